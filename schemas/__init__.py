@@ -1,0 +1,1 @@
+"""Shapes, on the wire and at rest. No behaviour beyond validation; imports nothing of ours."""

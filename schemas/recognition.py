@@ -1,0 +1,68 @@
+"""What a sighting shows, or why nothing is said about it."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Shape(BaseModel):
+    """Base of all data on the wire: strict, frozen, and nothing unexpected."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Intent(StrEnum):
+    """What the wearer wants of a sighting."""
+
+    IDENTIFY = "identify"
+    PRICE = "price"
+    PAY = "pay"
+    READ = "read"
+
+
+Gtin = Annotated[str, Field(pattern="^[0-9]{14}$", description="GTIN, normalised to 14 digits, check digit verified")]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Confidence = Annotated[float, Field(ge=0, le=1)]
+Point = tuple[float, float]
+
+
+class Code(Shape):
+    """A code read from the frame. `corners` in pixels, clockwise from the code's own top left."""
+
+    text: str = Field(max_length=4096)
+    format: str = Field(description="zxing-cpp's name of the symbology: EAN13, QRCode, …")
+    corners: tuple[Point, Point, Point, Point]
+    gtin: Gtin | None = Field(description="the product number the code stands for, if it is one and its check digit holds")
+
+
+class UnclearReason(StrEnum):
+    """Why nothing is said. Each has a hint in the wearer's language in the glossary."""
+
+    NO_CODE = "no_code"
+    SEVERAL_PRODUCTS = "several_products"
+    NOT_A_PRODUCT_CODE = "not_a_product_code"
+    UNREADABLE_FRAME = "unreadable_frame"
+    RECOGNITION_UNAVAILABLE = "recognition_unavailable"
+
+
+class Recognition(Shape):
+    """Data of `sighting.recognised`: one product, surely."""
+
+    sighting_id: str
+    frame_digest: Sha256
+    intent: Intent
+    gtin: Gtin
+    confidence: Confidence
+    codes: tuple[Code, ...] = Field(min_length=1, max_length=64)
+    model: str = Field(description="model name and version that said so")
+
+
+class Unclear(Shape):
+    """Data of `sighting.unclear`: look again, nothing is guessed."""
+
+    sighting_id: str
+    frame_digest: Sha256
+    intent: Intent
+    reason: UnclearReason
+    hint: str | None = Field(default=None, description="what the wearer can do, in the wearer's language")
