@@ -1,0 +1,1 @@
+"""The flow: one folder per stage, in the order of `streams.core.topology`."""

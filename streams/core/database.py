@@ -1,0 +1,60 @@
+"""PostgreSQL, asynchronously: one engine per process, one transaction per unit of work."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy import event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout, ConnectionError)
+"""The errors of a database that is down, restarting or overloaded: worth waiting for."""
+
+
+def is_unavailable(error: BaseException) -> bool:
+    return isinstance(error, UNAVAILABLE) or (isinstance(error, DBAPIError) and error.connection_invalidated)
+
+
+def create_engine(url: str, *, connections: int = 10) -> AsyncEngine:
+    """`url` is postgresql://… in any SQLAlchemy spelling; psycopg 3 is used. A statement may take 15 s, a lock 5 s."""
+    engine = create_async_engine(
+        make_url(url).set(drivername="postgresql+psycopg"),
+        pool_size=connections,
+        max_overflow=0,
+        pool_timeout=10,
+        pool_pre_ping=False,
+        connect_args={
+            "connect_timeout": 5,
+            "options": "-c statement_timeout=15000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=60000",
+            "prepare_threshold": 3,
+        },
+    )
+
+    # A server that went away breaks every pooled connection, not only the one that noticed.
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def drop_broken_pool(context: object) -> None:
+        if getattr(context, "is_disconnect", False):
+            context.invalidate_pool_on_disconnect = True  # type: ignore[attr-defined]
+
+    return engine
+
+
+class Database:
+    """Hands out transactions. Nothing here commits halfway: leave the block normally to commit, with an error to roll back."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        async with self.engine.begin() as connection:
+            yield connection
+
+    async def ping(self) -> None:
+        async with self.engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        await self.engine.dispose()

@@ -1,0 +1,93 @@
+"""Running a consumer on a Faust agent, the safe way only (docs/adr/0002): bytes in, `noack`, concurrency 1, a crashing
+supervisor, static membership, no tables, no web server; and nothing of value is published by Faust."""
+
+import asyncio
+import logging
+from functools import partial
+from typing import Any
+
+import faust
+from faust.contrib.asgi import faust_app_running
+from mode import CrashingSupervisor
+
+from schemas.errors import AugenblickError
+from streams.core import ready
+from streams.core.bootstrap import Parts
+from streams.core.consume import ConsumeLoop, Consumer
+from streams.core.database import Database
+from streams.core.deadletters import Record
+
+log = logging.getLogger(__name__)
+
+
+class WorkerCrashed(AugenblickError):
+    """The worker cannot go on; its events are unacknowledged and wait for its successor."""
+
+
+def build_app(consumer: Consumer, database: Database, bootstrap_servers: str, instance: str) -> faust.App:
+    app = faust.App(
+        consumer.name,
+        broker=[f"aiokafka://{address.strip()}" for address in bootstrap_servers.split(",")],
+        autodiscover=False,
+        processing_guarantee="at_least_once",
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        store="memory://",
+        web_enabled=False,
+        producer_threaded=False,
+        stream_wait_empty=True,
+        stream_buffer_maxsize=256,
+        consumer_auto_offset_reset="earliest",
+        # Static membership: a worker that comes back within the session timeout gets its partitions back at once.
+        consumer_group_instance_id=f"{consumer.name}-{instance}",
+        consumer_max_fetch_size=4 * 1024 * 1024,
+        broker_commit_interval=1.0,
+        broker_commit_livelock_soft_timeout=300,
+        broker_session_timeout=30,
+        broker_heartbeat_interval=3,
+        broker_request_timeout=60,
+        broker_max_poll_interval=300,
+        producer_request_timeout=30,
+    )
+    channel = app.topic(
+        *(topic.name for topic in consumer.topics),
+        key_type=bytes,
+        value_type=bytes,
+        key_serializer="raw",
+        value_serializer="raw",
+        internal=False,
+        allow_empty=True,
+    )
+
+    async def handle(stream: Any) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            loop = ConsumeLoop(consumer, database, tasks)
+            async for event in stream.noack().events():
+                message = event.message
+                record = Record(
+                    topic=message.topic,
+                    partition=message.partition,
+                    offset=message.offset,
+                    key=message.key,
+                    value=message.value,
+                    headers=tuple(message.headers or ()),
+                )
+                await loop.take(record, partial(stream.ack, event))
+
+    app.agent(channel, name=consumer.name, concurrency=1, supervisor_strategy=CrashingSupervisor)(handle)
+    return app
+
+
+async def run_consumer(consumer: Consumer, parts: Parts) -> None:
+    """Until cancelled. Raises WorkerCrashed when the agent cannot go on."""
+    app = build_app(consumer, parts.database(), parts.kafka(), parts.settings.worker_instance)
+    async with faust_app_running(app, stop_timeout=20):
+        announced = False
+        while not app.should_stop:
+            if not announced and app.consumer.assignment():
+                log.info("%s is reading %s", consumer.name, ", ".join(topic.name for topic in consumer.topics))
+                ready.announce()
+                announced = True
+            await asyncio.sleep(0.05 if not announced else 0.2)
+    raise WorkerCrashed(f"{consumer.name} stopped: {app.crash_reason or 'its consumer ended'}")

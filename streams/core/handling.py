@@ -1,0 +1,91 @@
+"""The three ways of handling an event. Each says when its effects exist and when the event is done.
+
+Transactional   everything in one transaction: inbox, rows, outbox. For decisions.
+Effect          open (committed) → call the outside world → settle (inbox, rows, outbox). For money and webhooks.
+Direct          compute, send acknowledged, no inbox. For answers whose repetition is harmless, because a repeated
+                event makes events with the same ids again (docs/adr/0004).
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from opentelemetry.trace import SpanKind
+
+from schemas.events import Event
+from streams.core import inbox
+from streams.core.database import Database
+from streams.core.outbox import Transaction
+from streams.core.producer import Producer
+from streams.core.telemetry import names, tracing
+
+Plan = TypeVar("Plan")
+Result = TypeVar("Result")
+
+HANDLED, DUPLICATE = "handled", "duplicate"
+
+
+class Handling(Protocol):
+    async def __call__(self, consumer: str, event: Event) -> str:
+        """Handle one event; returns HANDLED or DUPLICATE. Raises what the loop knows how to treat."""
+
+
+@asynccontextmanager
+async def transaction(database: Database) -> AsyncIterator[Transaction]:
+    """One transaction with its outbox, as one span."""
+    attributes = {names.DATABASE_SYSTEM: "postgresql", names.DATABASE_OPERATION: "transaction"}
+    with tracing.span("transaction postgresql", kind=SpanKind.CLIENT, attributes=attributes):
+        async with database.transaction() as connection:
+            unit = Transaction(connection)
+            yield unit
+            await unit.flush()
+
+
+@dataclass(frozen=True)
+class Transactional:
+    database: Database
+    handle: Callable[[Event, Transaction], Awaitable[None]]
+
+    async def __call__(self, consumer: str, event: Event) -> str:
+        async with transaction(self.database) as unit:
+            if not await inbox.claim(unit.connection, consumer, event.id):
+                return DUPLICATE
+            await self.handle(event, unit)
+        return HANDLED
+
+
+@dataclass(frozen=True)
+class Effect(Generic[Plan, Result]):
+    """`open` may return None: there is nothing to call, and the event is done."""
+
+    database: Database
+    open: Callable[[Event, Transaction], Awaitable[Plan | None]]
+    call: Callable[[Plan], Awaitable[Result]]
+    settle: Callable[[Event, Plan, Result, Transaction], Awaitable[None]]
+
+    async def __call__(self, consumer: str, event: Event) -> str:
+        async with transaction(self.database) as unit:
+            if await inbox.was_handled(unit.connection, consumer, event.id):
+                return DUPLICATE
+            plan = await self.open(event, unit)
+            if plan is None:
+                await inbox.claim(unit.connection, consumer, event.id)
+                return HANDLED
+        result = await self.call(plan)
+        async with transaction(self.database) as unit:
+            if not await inbox.claim(unit.connection, consumer, event.id):
+                return DUPLICATE
+            await self.settle(event, plan, result, unit)
+        return HANDLED
+
+
+@dataclass(frozen=True)
+class Direct:
+    producer: Producer
+    handle: Callable[[Event], Awaitable[Sequence[tuple[str, Event]]]]
+
+    async def __call__(self, consumer: str, event: Event) -> str:
+        for key, following in await self.handle(event):
+            await self.producer.send(following, key=key)
+        return HANDLED

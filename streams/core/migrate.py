@@ -1,0 +1,22 @@
+"""Running the migrations from code, wherever the package is installed."""
+
+from importlib.resources import files
+
+from alembic import command
+from alembic.config import Config
+
+
+def configuration(database_url: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(files("migrations")))
+    config.attributes["url"] = database_url
+    return config
+
+
+def move_to(database_url: str, revision: str = "head") -> None:
+    """Up or down to `revision`. `base` takes everything down."""
+    config = configuration(database_url)
+    if revision == "base":
+        command.downgrade(config, revision)
+    else:
+        command.upgrade(config, revision)

@@ -1,0 +1,100 @@
+"""Settings, from the environment (or an `.env` file). What a command needs and does not find is a Misconfigured error
+that names the variable and says how to set it."""
+
+from functools import cache
+from typing import Annotated, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from schemas.errors import Misconfigured
+
+Value = TypeVar("Value")
+
+
+class Settings(BaseSettings):
+    """One field per variable. The four addresses have the names that other software uses too; the rest starts with
+    `AUGENBLICK_`. Tracing follows OpenTelemetry's own variables (OTEL_TRACES_EXPORTER, OTEL_EXPORTER_*)."""
+
+    model_config = SettingsConfigDict(env_prefix="AUGENBLICK_", env_file=".env", extra="ignore", frozen=True)
+
+    kafka_bootstrap_servers: str | None = Field(
+        default=None, validation_alias="KAFKA_BOOTSTRAP_SERVERS", description="host:port of Apache Kafka, several by commas"
+    )
+    database_url: SecretStr | None = Field(
+        default=None, validation_alias="DATABASE_URL", description="postgresql://user:password@host:port/database"
+    )
+    triton_url: str | None = Field(
+        default=None, validation_alias="TRITON_URL", description="host:port of Triton's gRPC service"
+    )
+    secret_key: SecretStr | None = Field(
+        default=None, description="32 bytes in base64 that seal secrets in the database: `openssl rand -base64 32`"
+    )
+    stripe_api_key: SecretStr | None = Field(default=None, description="the secret key of the Stripe account, sk_…")
+    stripe_api_base: str | None = Field(default=None, description="another address of Stripe's API, for test servers")
+    trace_page: str | None = Field(
+        default=None, description="where a trace can be seen, with {trace_id}: http://host:9411/zipkin/traces/{trace_id}"
+    )
+
+    gateway_host: str = Field(default="127.0.0.1", description="where the gateway listens")
+    gateway_port: int = Field(default=8400, description="where the gateway listens")
+    gateway_audience: str = Field(default="augenblick-gateway", description="the audience device tokens must name")
+    console_host: str = Field(default="127.0.0.1", description="where the operators' console listens")
+    console_port: int = Field(default=8401, description="where the operators' console listens")
+
+    glance_budget_ms: int = Field(default=1500, ge=50, le=60_000, description="from capture to the latest useful answer")
+    window: int = Field(default=16, ge=1, le=256, description="events in flight at once in one worker")
+    worker_instance: str = Field(default="0", description="distinguishes workers of one role; keep it over restarts")
+    allow_private_endpoints: bool = Field(
+        default=False, description="let webhooks go to private and local addresses, and by http: for development only"
+    )
+    webhook_schedule_s: Annotated[tuple[float, ...], NoDecode] | None = Field(
+        default=None, description="seconds to wait after each failed webhook attempt, by commas, instead of the usual: 5,300,1800"
+    )
+    webhook_timeout_s: float = Field(default=15.0, gt=0, le=60, description="how long a merchant's endpoint may take to answer")
+    payment_provider: str = Field(default="stripe", description="who takes the money")
+    shops: tuple[str, ...] = Field(default=("catalogue",), description="the shops that are asked, as a JSON list")
+    translator: str = Field(default="glossary", description="who translates products' titles")
+    hop_history_days: int = Field(default=7, ge=1, description="how long the console remembers journeys' hops")
+
+    @field_validator("webhook_schedule_s", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field."""
+    alias = Settings.model_fields[field].validation_alias
+    return alias if isinstance(alias, str) else f"AUGENBLICK_{field.upper()}"
+
+
+def load() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{variable(str(item['loc'][0])) if str(item['loc'][0]) in Settings.model_fields else item['loc'][0]}: {item['msg']}"
+            for item in error.errors(include_url=False, include_input=False)
+        )
+        raise Misconfigured(f"A setting cannot be used: {wrong}.") from error
+
+
+def require(value: Value | None, field: str) -> Value:
+    """`value`, or a Misconfigured error that says which variable to set to what."""
+    if value is None:
+        description = Settings.model_fields[field].description
+        raise Misconfigured(
+            f"{variable(field)} is not set: {description}. "
+            f"Set it in the environment or in .env, or let `augenblick up` start an embedded one."
+        )
+    return value
+
+
+@cache
+def version() -> str:
+    from importlib.metadata import version as installed
+
+    return installed("augenblick")
+
+

@@ -1,0 +1,1 @@
+"""One trace per journey, metrics, and the names of both."""

@@ -1,0 +1,77 @@
+"""Starting telemetry in a process. Where spans and metrics go is chosen by OpenTelemetry's own variables:
+
+OTEL_TRACES_EXPORTER=zipkin with OTEL_EXPORTER_ZIPKIN_ENDPOINT, or =otlp with OTEL_EXPORTER_OTLP_ENDPOINT, or none;
+OTEL_METRICS_EXPORTER=otlp likewise. Journeys' spans go to the database as well, for the console.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from opentelemetry import metrics, trace
+from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from sqlalchemy.engine import make_url
+
+from schemas.errors import Misconfigured
+from streams.core.settings import Settings, version
+from streams.core.telemetry.hops import HopExporter
+from streams.core.telemetry.tracing import InheritJourney, JourneyIdGenerator
+
+# Spans are shown while people wait for them: half a second is soon enough, and still a batch.
+_DELAY_MS = 500
+
+
+@contextmanager
+def telemetry(settings: Settings, role: str) -> Iterator[None]:
+    """For the life of a process; flushes at the end."""
+    resource = Resource.create({"service.name": f"augenblick-{role}", "service.version": version()})
+    tracers = TracerProvider(resource=resource, id_generator=JourneyIdGenerator())
+    tracers.add_span_processor(InheritJourney())
+    for exporter in _span_exporters(settings, role):
+        tracers.add_span_processor(_batching(exporter))
+    trace.set_tracer_provider(tracers)
+    HTTPXClientInstrumentor().instrument()
+    meters = MeterProvider(resource=resource, metric_readers=list(_metric_readers()))
+    metrics.set_meter_provider(meters)
+    try:
+        yield
+    finally:
+        HTTPXClientInstrumentor().uninstrument()
+        tracers.shutdown()
+        meters.shutdown()
+
+
+def _batching(exporter: SpanExporter) -> SpanProcessor:
+    return BatchSpanProcessor(exporter, schedule_delay_millis=_DELAY_MS)
+
+
+def _span_exporters(settings: Settings, role: str) -> Iterator[SpanExporter]:
+    if settings.database_url:
+        url = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql")
+        yield HopExporter(url.render_as_string(hide_password=False), role)
+    chosen = os.environ.get("OTEL_TRACES_EXPORTER") or ("otlp" if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") else "none")
+    if chosen == "zipkin":
+        from opentelemetry.exporter.zipkin.json import ZipkinExporter
+
+        yield ZipkinExporter()
+    elif chosen == "otlp":
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        yield OTLPSpanExporter()
+    elif chosen != "none":
+        raise Misconfigured(f"OTEL_TRACES_EXPORTER is {chosen!r}: choose zipkin, otlp or none.")
+
+
+def _metric_readers() -> Iterator[MetricReader]:
+    chosen = os.environ.get("OTEL_METRICS_EXPORTER") or ("otlp" if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") else "none")
+    if chosen == "otlp":
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+
+        yield PeriodicExportingMetricReader(OTLPMetricExporter())
+    elif chosen != "none":
+        raise Misconfigured(f"OTEL_METRICS_EXPORTER is {chosen!r}: choose otlp or none.")
