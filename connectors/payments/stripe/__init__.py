@@ -1,0 +1,5 @@
+"""Stripe: cards saved with a customer. See README.md."""
+
+from connectors.payments.stripe.connector import StripeConnector
+
+__all__ = ["StripeConnector"]

@@ -1,0 +1,110 @@
+"""The ports: what the streams ask of shops, payment providers, translators and exchange rates.
+
+Connectors are stateless and own no persistence. They never raise for what the other side may answer: answers are values.
+What they raise: Retryable (nothing happened), Misconfigured, and Rejected("capability-not-offered").
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from schemas.commerce import ExchangeRate, Offer, Order, Quote, Translation
+from schemas.payments import Authorise, Command, Opened, Outcome, ProviderEvent, RefusedByProvider
+
+
+@dataclass(frozen=True)
+class ShopCapabilities:
+    """What the shop offers beyond `find`; the rest is refused with Rejected("capability-not-offered").
+    `fresh_for`: how long an observed price is good without asking again."""
+
+    fresh_for: timedelta
+    quote: bool = False
+    place: bool = False
+    webhooks: bool = False
+
+
+class ShopConnector(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def capabilities(self) -> ShopCapabilities: ...
+
+    async def find(self, gtin: str) -> Sequence[Offer]:
+        """What the shop (or each of its merchants) asks for the product with this GTIN-14; empty where it has none.
+        Prices in the shop's own currency. Raises Retryable where the shop does not answer."""
+        ...
+
+    async def quote(self, offer: Offer, quantity: int) -> Quote:
+        """The shop's word for `quantity` of `offer`, now. A changed price comes back as the quote's own."""
+        ...
+
+    async def place(self, quote: Quote, key: str) -> Order:
+        """Order what was quoted, once per `key`. Raises OutcomeUnknown where no answer came."""
+        ...
+
+    async def fetch(self, reference: str) -> Order: ...
+
+    def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> Sequence[str]:
+        """Verifies, then returns the references of the orders to ask about. Raises Rejected("credentials-invalid")."""
+        ...
+
+
+@dataclass(frozen=True)
+class PaymentCapabilities:
+    """`key_memory`: how long the provider surely recognises an idempotency key; zero where it may not. Within it a lost
+    submit may be repeated with the same key; after it only `fetch` may tell."""
+
+    commands: frozenset[str]
+    key_memory: timedelta
+    partial_capture: bool = False
+    partial_refund: bool = False
+
+
+class PaymentConnector(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def capabilities(self) -> PaymentCapabilities: ...
+
+    async def open(self, command: Authorise, key: str) -> Opened | RefusedByProvider:
+        """The reference under which the payment can be asked for from now on; moves no money. The caller commits it before
+        `submit`, so that whatever happens there, `fetch` can tell (docs/adr/0005). Safe to repeat: an opened payment that
+        is never submitted is harmless. Raises Retryable where no answer came."""
+        ...
+
+    async def submit(self, command: Command, key: str) -> Outcome:
+        """Do it, once per `key`. `Authorise.reference` must be set. Never raises for what may be answered: a timeout, a
+        5xx, an unreadable or an undocumented answer is Unknown; amount, currency and reference of every answer are checked
+        against the command, and what differs is Unknown with the reason."""
+        ...
+
+    async def fetch(self, reference: str, expected: Command) -> Outcome:
+        """What has become of it. `expected` is the command it was opened for, and is checked likewise. Unknown where the
+        provider does not answer."""
+        ...
+
+    def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> Sequence[ProviderEvent]:
+        """Verifies signature and freshness over the raw body, then returns what to ask about. Raises
+        Rejected("credentials-invalid"), also where no secret is configured."""
+        ...
+
+
+class Translator(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    async def translate(
+        self, texts: Sequence[str], source: str, target: str, glossary: Mapping[str, str] | None = None
+    ) -> Sequence[Translation]:
+        """One translation per text, in order; a text it cannot translate comes back as it is, in its own language.
+        `source` and `target` are BCP 47 tags. `glossary` holds terms that must be used. Raises Retryable."""
+        ...
+
+
+class ExchangeRates(Protocol):
+    def rate(self, source: str, target: str) -> ExchangeRate | None:
+        """The latest published rate, or None where there is none for these currencies."""
+        ...

@@ -1,0 +1,1 @@
+"""Exchange rates, behind `connectors.ports.ExchangeRates`."""

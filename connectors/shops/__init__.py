@@ -1,0 +1,1 @@
+"""Shops, one folder each, behind `connectors.ports.ShopConnector`."""

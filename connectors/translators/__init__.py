@@ -1,0 +1,1 @@
+"""Translators, one folder each, behind `connectors.ports.Translator`."""

@@ -1,0 +1,1 @@
+"""What starts, packages and watches the platform. The platform itself (streams, connectors, schemas) imports none of it."""

@@ -1,0 +1,199 @@
+"""One example of every event in the catalogue, for the documents that are made from it. A journey with its ends: the numbers
+are of one glance at a box of pencils."""
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from hashlib import sha256
+
+from pydantic import BaseModel
+
+from schemas.commerce import ExchangeRate, Offer, OffersFound, Product, ShownOffer
+from schemas.errors import Problem
+from schemas.events import CATALOGUE, Event
+from schemas.ids import DeviceId, EventId, JourneyId, MerchantId, OfferId, OrderId, PaymentId, ProposalId
+from schemas.money import Money
+from schemas.payments import (
+    CartLine,
+    PaymentApproved,
+    PaymentChanged,
+    PaymentDue,
+    PaymentRequested,
+    PaymentState,
+    PaymentUpdated,
+    PresenceMethod,
+    ProposalClosed,
+    ProposalDeclined,
+    ProposalTerms,
+    Proposed,
+    ReceiptClosed,
+    WearChanged,
+    WearState,
+)
+from schemas.recognition import Code, Intent, Recognition, Unclear, UnclearReason
+
+_CAPTURED_AT = datetime(2026, 3, 2, 9, 30, 0, 120_000, UTC)
+_GTIN = "04006381333931"
+_JPEG = bytes.fromhex("ffd8ffe000104a46494600010100000100010000ffd9")
+_DIGEST = sha256(_JPEG).hexdigest()
+_SUFFIX = "01kjpk2y2refktk2rfw8ef3y5n"
+_JOURNEY = JourneyId(f"jrn_{_SUFFIX}")
+_DEVICE = DeviceId(f"dev_{_SUFFIX}")
+_MERCHANT = MerchantId(f"mer_{_SUFFIX}")
+_OFFER = OfferId(f"off_{_SUFFIX}")
+_PROPOSAL = ProposalId(f"prp_{_SUFFIX}")
+_PAYMENT = PaymentId(f"pay_{_SUFFIX}")
+_ORDER = OrderId(f"ord_{_SUFFIX}")
+_SIGHTING = EventId(f"evt_{_SUFFIX}")
+_PRICE = Money.of(650, "EUR")
+_LINE = CartLine(title="Pencils HB, box of 12", gtin=_GTIN, quantity=1, unit_price=_PRICE, total=_PRICE)
+
+
+def _offers() -> OffersFound:
+    pencils = Product(gtin=_GTIN, title="Bleistifte HB, 12 Stück", language="de", brand="Beispiel")
+    offer = Offer(
+        shop="catalogue",
+        merchant_id=_MERCHANT,
+        merchant_name="Buchhandlung am Markt",
+        product=pencils,
+        price=_PRICE,
+        observed_at=_CAPTURED_AT - timedelta(hours=2),
+        url="https://shop.example/pencils",
+    )
+    shown = ShownOffer(
+        offer_id=_OFFER,
+        offer=offer,
+        title="Pencils HB, box of 12",
+        title_language="en",
+        price_text="€6.50",
+        converted=Money.of(755, "USD"),
+        converted_text="US$7.55",
+        rate=ExchangeRate(source="EUR", target="USD", rate=Decimal("1.1612"), published_on=date(2026, 2, 27)),
+        stale=False,
+        expires_at=_CAPTURED_AT + timedelta(minutes=5),
+    )
+    return OffersFound(
+        sighting_id=_SIGHTING,
+        frame_digest=_DIGEST,
+        gtin=_GTIN,
+        offers=(shown,),
+        text="Pencils HB, box of 12: €6.50 at Buchhandlung am Markt.",
+        late_shops=("medusa",),
+    )
+
+
+def _proposed() -> Proposed:
+    terms = ProposalTerms(
+        proposal_id=_PROPOSAL,
+        device_id=_DEVICE,
+        merchant_id=_MERCHANT,
+        payee="Buchhandlung am Markt",
+        total=_PRICE,
+        cart=(_LINE,),
+        text="Pay €6.50 to Buchhandlung am Markt?",
+        presence=(PresenceMethod.PRESS, PresenceMethod.NOD),
+        nonce="bm90LWEtc2VjcmV0LW5vbmNl",
+        expires_at=_CAPTURED_AT + timedelta(seconds=60),
+    )
+    return Proposed(terms=terms, digest=sha256(b"terms").hexdigest())
+
+
+def _unclear() -> Unclear:
+    return Unclear(
+        sighting_id=_SIGHTING,
+        frame_digest=_DIGEST,
+        intent=Intent.PRICE,
+        reason=UnclearReason.NO_CODE,
+        hint="Move closer, and look at the barcode.",
+    )
+
+
+def _changed(state: PaymentState) -> PaymentChanged:
+    before = PaymentState.CAPTURED if "refunded" in state else PaymentState.SUBMITTING
+    return PaymentChanged(
+        payment_id=_PAYMENT,
+        order_id=_ORDER,
+        journey_id=_JOURNEY,
+        merchant_id=_MERCHANT,
+        state=state,
+        previous_state=before,
+        total=_PRICE,
+        cart=(_LINE,),
+        provider="stripe",
+        provider_reference="pi_example",
+        reason="insufficient_funds" if state is PaymentState.DECLINED else None,
+        occurred_at=_CAPTURED_AT + timedelta(seconds=6),
+    )
+
+
+def _data() -> dict[str, BaseModel | bytes]:
+    corners = ((212.0, 301.5), (430.0, 298.0), (431.0, 352.0), (213.0, 356.0))
+    code = Code(text="4006381333931", format="EAN13", corners=corners, gtin=_GTIN)
+    changes = {name: _changed(PaymentState(name.removeprefix("payment."))) for name in CATALOGUE if _is_change(name)}
+    return {
+        "sighting.captured": _JPEG,
+        "sighting.recognised": Recognition(
+            sighting_id=_SIGHTING,
+            frame_digest=_DIGEST,
+            intent=Intent.PRICE,
+            gtin=_GTIN,
+            confidence=1.0,
+            codes=(code,),
+            model="codes:1",
+        ),
+        "sighting.unclear": _unclear(),
+        "offers.found": _offers(),
+        "look.again": _unclear(),
+        "payment.requested": PaymentRequested(offer_id=_OFFER, quantity=1),
+        "payment.approved": PaymentApproved(proposal_id=_PROPOSAL, approval="eyJhbGciOiJFZERTQSJ9.e30.c2lnbmF0dXJl"),
+        "proposal.declined": ProposalDeclined(proposal_id=_PROPOSAL),
+        "wear.changed": WearChanged(state=WearState.DOFFED),
+        "payment.proposed": _proposed(),
+        "proposal.closed": ProposalClosed(
+            proposal_id=_PROPOSAL, state="cancelled", reason="doffed", text="Cancelled: you took the glasses off."
+        ),
+        "intent.refused": Problem.of("offer-expired", "The offer was good until 09:35.", instance=_SIGHTING),
+        "payment.updated": PaymentUpdated(
+            payment_id=_PAYMENT,
+            proposal_id=_PROPOSAL,
+            order_id=_ORDER,
+            state=PaymentState.CAPTURED,
+            total=_PRICE,
+            text="Paid: €6.50 to Buchhandlung am Markt.",
+        ),
+        "receipt.closed": ReceiptClosed(payment_id=_PAYMENT, entries=6, digest=sha256(b"receipt").hexdigest()),
+        "payment.due": PaymentDue(payment_id=_PAYMENT),
+        **changes,
+    }
+
+
+def _is_change(name: str) -> bool:
+    return CATALOGUE[name].data is PaymentChanged
+
+
+def examples() -> dict[str, Event]:
+    """By event type. KeyError for a type of the catalogue that has none here."""
+    data = _data()
+    return {name: _event(name, data[name]) for name in CATALOGUE}
+
+
+def _event(name: str, data: BaseModel | bytes) -> Event:
+    entry = CATALOGUE[name]
+    return Event(
+        id=_SIGHTING if entry.name == "sighting.captured" else EventId(f"evt_{_SUFFIX[:-1]}p"),
+        source=f"urn:augenblick:device:{_DEVICE}" if entry.from_devices else "/example",
+        type=name,
+        time=_CAPTURED_AT + timedelta(milliseconds=40),
+        datacontenttype=entry.content_type,
+        dataschema=entry.dataschema,
+        data=data if isinstance(data, bytes) else data.model_dump_json(exclude_none=True).encode(),
+        journeyid=_JOURNEY,
+        deviceid=_DEVICE,
+        capturedat=_CAPTURED_AT,
+        deadline=_CAPTURED_AT + timedelta(milliseconds=1500),
+        region="DE",
+        locale="en-GB",
+        currency="USD",
+        intent=Intent.PRICE,
+        framedigest=_DIGEST,
+        traceparent=f"00-{_JOURNEY.uuid.hex}-{_JOURNEY.uuid.hex[16:]}-01",
+    )

@@ -1,0 +1,98 @@
+"""Draws the sandbox's frames: `python -m infra.sandbox.pictures.draw PHOTOS` (PHOTOS: `train` of the Grocery Store dataset).
+
+Each frame is what a camera in glasses gives: 640×480, a real photo from a shop; on some a label with a generated EAN-13, turned
+a little, in perspective, with noise. The frames are checked in; this is how they were made, and how more are.
+"""
+
+import io
+import random
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import zxingcpp
+from PIL import Image, ImageFilter
+
+SIZE = (640, 480)
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Frame:
+    """`code`: a GTIN-13 of GS1's prefix for examples (952). `at`: the label's corners in the frame, clockwise
+    from its top left."""
+
+    name: str
+    photo: str
+    code: str | None = None
+    at: tuple[tuple[int, int], ...] = ()
+    blur: float = 0.0
+
+
+FRAMES = (
+    Frame(
+        "milk",
+        "Garant-Ecological-Standard-Milk/Garant-Ecological-Standard-Milk_002.jpg",
+        "9520000010010",
+        ((330, 230), (600, 250), (592, 408), (324, 384)),
+    ),
+    Frame(
+        "juice",
+        "God-Morgon-Orange-Juice/God-Morgon-Orange-Juice_005.jpg",
+        "9520000010027",
+        ((60, 250), (322, 228), (330, 380), (66, 404)),
+    ),
+    Frame(
+        "oat-drink",
+        "Oatly-Oat-Milk/Oatly-Oat-Milk_003.jpg",
+        "9520000010034",
+        ((350, 60), (598, 84), (588, 226), (342, 204)),
+    ),
+    Frame("shelf", "Arla-Standard-Milk/Arla-Standard-Milk_004.jpg", blur=2.2),
+)
+
+
+def draw(frame: Frame, photos: Path) -> bytes:
+    """The frame as JPEG bytes; the same bytes every time."""
+    noise = random.Random(frame.name)  # noqa: S311 (a picture's grain, no secret)
+    picture = Image.open(photos / frame.photo).convert("RGB").resize(SIZE, Image.Resampling.BICUBIC)
+    if frame.code:
+        barcode = zxingcpp.create_barcode(frame.code, zxingcpp.BarcodeFormat.EAN13)
+        label = Image.fromarray(barcode.to_image(scale=4)).convert("RGB")
+        _paste(picture, label, frame.at)
+    picture = picture.filter(ImageFilter.GaussianBlur(frame.blur or 0.6))
+    grain = Image.frombytes("L", SIZE, bytes(int(min(255, max(0, noise.gauss(128, 9)))) for _ in range(SIZE[0] * SIZE[1])))
+    picture = Image.blend(picture, Image.merge("RGB", [grain] * 3), 0.06)
+    encoded = io.BytesIO()
+    picture.save(encoded, "JPEG", quality=82)
+    return encoded.getvalue()
+
+
+def _paste(picture: Image.Image, label: Image.Image, corners: tuple[tuple[int, int], ...]) -> None:
+    """Put the label where the corners say, in perspective."""
+    width, height = label.size
+    coefficients = _perspective(corners, ((0, 0), (width, 0), (width, height), (0, height)))
+    placed = label.transform(SIZE, Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BICUBIC)
+    mask = Image.new("L", label.size, 255).transform(SIZE, Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BICUBIC)
+    picture.paste(placed, (0, 0), mask)
+
+
+def _perspective(to: tuple[tuple[int, int], ...], source: tuple[tuple[int, int], ...]) -> list[float]:
+    """The eight coefficients that Pillow's PERSPECTIVE wants, from four pairs of points."""
+    import numpy
+
+    rows, values = [], []
+    for (x, y), (u, v) in zip(to, source, strict=True):
+        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
+        values += [u, v]
+    return [float(value) for value in numpy.linalg.solve(numpy.array(rows, float), numpy.array(values, float))]
+
+
+def main() -> None:
+    photos = Path(sys.argv[1])
+    for frame in FRAMES:
+        (HERE / f"{frame.name}.jpg").write_bytes(draw(frame, photos))
+
+
+if __name__ == "__main__":
+    main()

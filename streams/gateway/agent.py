@@ -1,0 +1,33 @@
+"""glasses and makers → glasses.sightings, glasses.intents; glasses.answers → glasses."""
+
+import asyncio
+
+from aiokafka import AIOKafkaConsumer
+
+from streams.core.bootstrap import Parts
+from streams.core.web import serve
+from streams.gateway.answers import Answers
+from streams.gateway.app import build_app
+from streams.gateway.publish import Publisher
+
+# Above the limit for frames, so that a frame that is too large gets an answer; beyond it the connection is closed (1009).
+_MESSAGE_LIMIT = 32 * 1024 * 1024
+
+
+async def run(parts: Parts) -> None:
+    consumer = AIOKafkaConsumer(bootstrap_servers=parts.kafka(), enable_auto_commit=False, fetch_max_wait_ms=100)
+    parts.closing.push_async_callback(consumer.stop)
+    answers = Answers(consumer)
+    await answers.start()
+    app = build_app(parts, Publisher(await parts.producer()), answers)
+    async with asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(answers.run())
+        await serve(
+            app,
+            parts.settings.gateway_host,
+            parts.settings.gateway_port,
+            ws_max_size=_MESSAGE_LIMIT,
+            ws_ping_interval=10,
+            ws_ping_timeout=10,
+        )
+        reading.cancel()

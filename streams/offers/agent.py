@@ -1,0 +1,135 @@
+"""recognition.results → shops, exchange rates, translation → glasses.answers."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from connectors import registry
+from connectors.ports import ExchangeRates, ShopConnector, Translator
+from connectors.rates.ecb import EcbRates
+from connectors.registry import Surroundings
+from schemas.commerce import Offer, OffersFound, ShownOffer, Translation
+from schemas.errors import Retryable
+from schemas.events import Event, derived_id
+from schemas.recognition import Recognition, Unclear
+from schemas.topics import RECOGNITION_RESULTS
+from streams.core import wording
+from streams.core.bootstrap import Parts
+from streams.core.consume import Consumer
+from streams.core.database import Database
+from streams.core.faust_worker import run_consumer
+from streams.core.handling import Direct
+from streams.core.telemetry import names, tracing
+from streams.offers import service, store
+
+log = logging.getLogger(__name__)
+
+_SOURCE = "/offers"
+_TRANSLATION_S = 0.15  # of what is left; without it the shop's own words are shown
+_FOR_THE_WAY_BACK_S = 0.1  # of the deadline, kept for storing, sending and showing the answer
+_AT_LEAST_S = 0.05
+
+
+class Offers:
+    def __init__(
+        self, database: Database, shops: Mapping[str, ShopConnector], translator: Translator, rates: ExchangeRates
+    ) -> None:
+        self._database = database
+        self._shops = shops
+        self._translator = translator
+        self._rates = rates
+
+    async def handle(self, event: Event) -> list[tuple[str, Event]]:
+        locale = event.locale or "en"
+        if event.type == "sighting.unclear":
+            unclear = event.decode(Unclear)
+            hinted = unclear.model_copy(update={"hint": wording.say(unclear.reason, locale)})
+            following = event.follow("look.again", hinted, id=derived_id(event.id, "offers"), source=_SOURCE)
+        else:
+            found = await self._find(event, event.decode(Recognition), locale)
+            following = event.follow("offers.found", found, id=derived_id(event.id, "offers"), source=_SOURCE)
+        return [(str(event.deviceid), following)]
+
+    async def _find(self, event: Event, recognition: Recognition, locale: str) -> OffersFound:
+        offers, late, failed = await self._ask(recognition.gtin, self._left(event))
+        titles = await self._translate(offers, locale)
+        now = datetime.now(UTC)
+        currency = event.currency or "EUR"
+        shown = [
+            service.show(
+                offer,
+                title,
+                self._rates.rate(offer.price.currency, currency) if offer.price.currency != currency else None,
+                cause=event.id,
+                locale=locale,
+                now=now,
+                fresh_for=self._shops[offer.shop].capabilities.fresh_for,
+            )
+            for offer, title in zip(offers, titles, strict=True)
+        ]
+        ordered = service.order(shown, currency)
+        await self._keep(event, recognition, ordered)
+        return service.answer(recognition, ordered, locale, late, failed)
+
+    def _left(self, event: Event) -> float:
+        left = (event.deadline - datetime.now(UTC)).total_seconds() if event.deadline else 1.0
+        return max(left - _FOR_THE_WAY_BACK_S, _AT_LEAST_S)
+
+    async def _ask(self, gtin: str, timeout_s: float) -> tuple[list[Offer], tuple[str, ...], tuple[str, ...]]:
+        """All shops at once. Whoever is late or fails is named, and delays nobody."""
+        tasks = {name: asyncio.create_task(self._ask_one(name, shop, gtin)) for name, shop in self._shops.items()}
+        await asyncio.wait(tasks.values(), timeout=timeout_s)
+        offers: list[Offer] = []
+        late, failed = [], []
+        for name, task in tasks.items():
+            if not task.done():
+                task.cancel()
+                late.append(name)
+            elif error := task.exception():
+                if not isinstance(error, Retryable):
+                    raise error
+                log.info("shop %s did not answer: %s", name, error)
+                failed.append(name)
+            else:
+                offers.extend(task.result())
+        return offers, tuple(late), tuple(failed)
+
+    async def _ask_one(self, name: str, shop: ShopConnector, gtin: str) -> Sequence[Offer]:
+        with tracing.span(f"find {name}", attributes={names.SHOP: name}):
+            return await shop.find(gtin)
+
+    async def _translate(self, offers: Sequence[Offer], locale: str) -> list[Translation]:
+        """Titles in the wearer's language where the translator is quick enough, else as the shops wrote them."""
+        titles = [Translation(text=offer.product.title, language=offer.product.language, by="shop") for offer in offers]
+        for language in {title.language for title in titles}:
+            places = [place for place, title in enumerate(titles) if title.language == language]
+            try:
+                async with asyncio.timeout(_TRANSLATION_S):
+                    translated = await self._translator.translate([titles[place].text for place in places], language, locale)
+            except (TimeoutError, Retryable):
+                continue
+            for place, translation in zip(places, translated, strict=True):
+                titles[place] = translation
+        return titles
+
+    async def _keep(self, event: Event, recognition: Recognition, shown: Sequence[ShownOffer]) -> None:
+        if not shown:
+            return
+        with tracing.span("transaction postgresql", attributes={names.DATABASE_SYSTEM: "postgresql"}):
+            async with self._database.transaction() as connection:
+                await store.keep(connection, event, recognition, shown)
+
+
+async def run(parts: Parts) -> None:
+    surroundings = Surroundings(engine=parts.database().engine)
+    shops = {name: registry.shop(name, surroundings) for name in parts.settings.shops}
+    offers = Offers(parts.database(), shops, registry.translator(parts.settings.translator, surroundings), EcbRates())
+    consumer = Consumer(
+        name="offers",
+        topics=(RECOGNITION_RESULTS,),
+        handling=Direct(await parts.producer(), offers.handle),
+        event_types=frozenset({"sighting.recognised", "sighting.unclear"}),
+        window=parts.settings.window,
+    )
+    await run_consumer(consumer, parts)

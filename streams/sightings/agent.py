@@ -1,0 +1,54 @@
+"""glasses.sightings → Triton → recognition.results."""
+
+from datetime import UTC, datetime
+
+from schemas.events import Event, derived_id
+from schemas.recognition import Intent, Recognition, UnclearReason
+from schemas.topics import GLASSES_SIGHTINGS
+from streams.core.bootstrap import Parts
+from streams.core.consume import Consumer
+from streams.core.faust_worker import run_consumer
+from streams.core.handling import Direct
+from streams.core.settings import require
+from streams.core.telemetry import metrics
+from streams.sightings import service
+from streams.sightings.triton import Recogniser, TritonRecogniser, Unavailable, Unreadable
+
+_SOURCE = "/sightings"
+_WORTH_STARTING_S = 0.02
+
+
+class Sightings:
+    def __init__(self, recogniser: Recogniser) -> None:
+        self._recogniser = recogniser
+
+    async def handle(self, event: Event) -> list[tuple[str, Event]]:
+        """One answer per frame; none for a frame that is too late to be of use, which is counted."""
+        intent, digest = event.intent or Intent.IDENTIFY, event.framedigest or ""
+        left = (event.deadline - datetime.now(UTC)).total_seconds() if event.deadline else 1.0
+        if left < _WORTH_STARTING_S:
+            metrics.count("augenblick.sightings.dropped", reason="too_late", role="sightings")
+            return []
+        try:
+            codes = await self._recogniser.codes(event.data, left)
+            result = service.decide(event.id, digest, intent, codes, self._recogniser.model)
+        except Unreadable:
+            result = service.unclear(event.id, digest, intent, UnclearReason.UNREADABLE_FRAME)
+        except Unavailable:
+            result = service.unclear(event.id, digest, intent, UnclearReason.RECOGNITION_UNAVAILABLE)
+        type = "sighting.recognised" if isinstance(result, Recognition) else "sighting.unclear"
+        following = event.follow(type, result, id=derived_id(event.id, "sightings"), source=_SOURCE, subject=event.id)
+        return [(str(event.deviceid), following)]
+
+
+async def run(parts: Parts) -> None:
+    recogniser = TritonRecogniser(require(parts.settings.triton_url, "triton_url"))
+    parts.closing.push_async_callback(recogniser.close)
+    consumer = Consumer(
+        name="sightings",
+        topics=(GLASSES_SIGHTINGS,),
+        handling=Direct(await parts.producer(), Sightings(recogniser).handle),
+        event_types=frozenset({"sighting.captured"}),
+        window=parts.settings.window,
+    )
+    await run_consumer(consumer, parts)
