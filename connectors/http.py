@@ -258,6 +258,12 @@ class HttpClient:
         return bytes(body[: self._max_response_bytes + 1])
 
 
+def direct_client() -> httpx.AsyncClient:
+    """A plain client for an SDK that talks to an address an operator chose: no guard, but no proxies from the environment either,
+    which would not reach a server on this machine."""
+    return httpx.AsyncClient(trust_env=False, follow_redirects=False)
+
+
 def nothing_was_sent(error: BaseException | None) -> bool:
     """Whether an httpx error that an SDK reports as the cause of its own happened before the request left."""
     return isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)

@@ -189,6 +189,45 @@ def demo(
     _run_until_signalled(show())
 
 
+@app.command()
+def drill(
+    payments: Annotated[int, typer.Option("--payments", min=1, help="How many payments wearers shall make.")] = 200,
+    kills: Annotated[int, typer.Option("--kills", min=0, help="How often a random role is killed meanwhile.")] = 20,
+    devices: Annotated[int, typer.Option("--devices", min=1, help="How many wearers pay at the same time.")] = 8,
+    seed: Annotated[int | None, typer.Option("--seed", help="Repeat the choices of an earlier drill.")] = None,
+    root: Annotated[Path | None, typer.Option("--root", help="Where to keep everything. Default: a new directory.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Pay while roles are killed, then compare four books. Exit status 1 if anything is lost, doubled, unknown or different."""
+    import time
+    from secrets import randbelow
+
+    from infra.sandbox import drill as drills
+    from infra.sandbox import drill_report
+
+    began = time.monotonic()
+    progress = _console(stderr=True)
+    plan = drills.Plan(payments, kills, randbelow(10**6) if seed is None else seed, devices)
+
+    async def show() -> None:
+        with progress.status("") as spinner:
+
+            def tell(what: str) -> None:
+                spinner.update(what)
+                if not progress.is_terminal:
+                    progress.print(f"{time.monotonic() - began:5.1f} s  {what}")
+
+            report = await drills.run(plan, root, tell)
+        if as_json:
+            sys.stdout.write(json.dumps(report.document(), indent=2, ensure_ascii=False) + "\n")
+        else:
+            drill_report.print_tables(_console(), report)
+        if not report.ok:
+            raise typer.Exit(1)
+
+    _run_until_signalled(show())
+
+
 def main() -> None:
     """Errors that are meant for the user are shown as a sentence, without a stack."""
     from infra.local.component import ComponentUnavailable

@@ -33,7 +33,9 @@ class Code(Shape):
     text: str = Field(max_length=4096)
     format: str = Field(description="zxing-cpp's name of the symbology: EAN13, QRCode, …")
     corners: tuple[Point, Point, Point, Point]
-    gtin: Gtin | None = Field(description="the product number the code stands for, if it is one and its check digit holds")
+    gtin: Gtin | None = Field(
+        default=None, description="the product number the code stands for, if it is one and its check digit holds"
+    )
 
 
 class UnclearReason(StrEnum):

@@ -142,6 +142,7 @@ dead_letters = Table(
     Column("attempts", Integer, nullable=False),
     _created(),
     UniqueConstraint("consumer", "topic", "partition", "offset"),
+    Index(None, "journey_id"),
 )
 
 # A journey.
@@ -160,6 +161,7 @@ journey_hops = Table(
     Column("attributes", JSONB, nullable=False),
     Index(None, "journey_id", "started_at"),
     Index(None, "started_at"),
+    Index("ix_journey_hops_glances", "journey_id", postgresql_where=text("name = 'glance'")),
     comment="finished spans, for the console; telemetry, not evidence",
 )
 
@@ -192,6 +194,8 @@ offers = Table(
     Column("expires_at", _TIME, nullable=False),
     Column("evidence", JSONB, nullable=False, comment="frame digest, recognition and source, for the receipt"),
     _created(),
+    Index(None, "device_id", "journey_id"),
+    Index(None, "gtin", "journey_id"),
 )
 
 # Paying.

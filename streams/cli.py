@@ -5,16 +5,20 @@ import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from streams import provisioning_commands as provisioning
+
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.add_typer(provisioning.app)
 
 
 @app.command()
-def run(role: Annotated[str, typer.Argument(help="gateway, sightings, offers, intents, payments, …; see `augenblick roles`")]) -> None:
+def run(
+    role: Annotated[str, typer.Argument(help="gateway, sightings, offers, intents, payments, …; see `augenblick roles`")],
+) -> None:
     """Run one role of the platform in this process, until it is told to stop."""
     from streams import roles
     from streams.core.bootstrap import composed
@@ -92,33 +96,8 @@ def topics(lag: Annotated[bool, typer.Option(help="show how far each consumer is
     typer.echo(f"created {', '.join(created)}" if created else "all topics are there")
 
 
-@app.command("catalogue-import")
-def catalogue_import(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV: gtin,title,language,brand,price,currency,url")],
-    merchant: Annotated[str, typer.Option(help="the merchant's id, mer_…")],
-) -> None:
-    """Import a merchant's catalogue; all of it, or nothing where a row does not fit."""
-    from streams.core.administration import import_catalogue
-
-    count = _with_parts(lambda parts: import_catalogue(parts, file, merchant))
-    typer.echo(f"{count} products are offered by {merchant}")
-
-
-def _with_parts(work: Callable[[Any], Awaitable[Any]]) -> Any:
-    from streams.core.bootstrap import composed
-    from streams.core.settings import load
-
-    async def go() -> Any:
-        async with composed(load()) as parts:
-            return await work(parts)
-
-    return asyncio.run(go())
-
-
 def _log_to_stderr() -> None:
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for noisy in ("aiokafka", "faust", "mode", "httpx", "stripe"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 

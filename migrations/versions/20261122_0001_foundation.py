@@ -40,6 +40,7 @@ def upgrade() -> None:
             "consumer", "topic", "partition", "offset", name=op.f("uq_dead_letters_consumer_topic_partition_offset")
         ),
     )
+    op.create_index(op.f("ix_dead_letters_journey_id"), "dead_letters", ["journey_id"], unique=False)
     op.create_table(
         "inbox",
         sa.Column("consumer", sa.Text(), nullable=False),
@@ -60,6 +61,9 @@ def upgrade() -> None:
         sa.Column("attributes", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.PrimaryKeyConstraint("span_id", name=op.f("pk_journey_hops")),
         comment="finished spans, for the console; telemetry, not evidence",
+    )
+    op.create_index(
+        "ix_journey_hops_glances", "journey_hops", ["journey_id"], unique=False, postgresql_where=sa.text("name = 'glance'")
     )
     op.create_index(op.f("ix_journey_hops_journey_id_started_at"), "journey_hops", ["journey_id", "started_at"], unique=False)
     op.create_index(op.f("ix_journey_hops_started_at"), "journey_hops", ["started_at"], unique=False)
@@ -241,6 +245,8 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["merchant_id"], ["merchants.id"], name=op.f("fk_offers_merchant_id_merchants")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_offers")),
     )
+    op.create_index(op.f("ix_offers_device_id_journey_id"), "offers", ["device_id", "journey_id"], unique=False)
+    op.create_index(op.f("ix_offers_gtin_journey_id"), "offers", ["gtin", "journey_id"], unique=False)
     op.create_index(op.f("ix_offers_journey_id"), "offers", ["journey_id"], unique=False)
     op.create_table(
         "delivery_attempts",
@@ -366,6 +372,8 @@ def downgrade() -> None:
     op.drop_table("proposals")
     op.drop_table("delivery_attempts")
     op.drop_index(op.f("ix_offers_journey_id"), table_name="offers")
+    op.drop_index(op.f("ix_offers_gtin_journey_id"), table_name="offers")
+    op.drop_index(op.f("ix_offers_device_id_journey_id"), table_name="offers")
     op.drop_table("offers")
     op.drop_index(op.f("ix_deliveries_endpoint_id_created_at"), table_name="deliveries")
     op.drop_index("ix_deliveries_due", table_name="deliveries", postgresql_where=sa.text("state = 'pending'"))
@@ -384,6 +392,8 @@ def downgrade() -> None:
     op.drop_table("makers")
     op.drop_index(op.f("ix_journey_hops_started_at"), table_name="journey_hops")
     op.drop_index(op.f("ix_journey_hops_journey_id_started_at"), table_name="journey_hops")
+    op.drop_index("ix_journey_hops_glances", table_name="journey_hops", postgresql_where=sa.text("name = 'glance'"))
     op.drop_table("journey_hops")
     op.drop_table("inbox")
+    op.drop_index(op.f("ix_dead_letters_journey_id"), table_name="dead_letters")
     op.drop_table("dead_letters")

@@ -1,6 +1,7 @@
 """What the console makes of the rows: how a journey ended, how long it took, where the time went. Plain functions on plain
 values."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -487,13 +488,16 @@ class Search:
     value: str
 
 
+_JOURNEY_OR_ITS_BEGINNING = re.compile(JourneyId.prefix + "_[0-9a-z]{0,26}")
+
+
 def parse_search(text: str) -> Search | None:
     """What a person typed or pasted; a trace id finds its journey. None for what is no id of any kind."""
     text = text.strip().lower()
     for kind, type in (("device", DeviceId), ("payment", PaymentId), ("order", OrderId)):
         if text.startswith(type.prefix + "_"):
             return Search(kind, text) if _is_id(type, text) else None
-    if text.startswith(JourneyId.prefix + "_") and len(text) <= 30 and text.isascii() and text[4:].isalnum() | (text[4:] == ""):
+    if _JOURNEY_OR_ITS_BEGINNING.fullmatch(text):
         return Search("journey", text)
     if text.isascii() and text.isdigit() and len(text) in (8, 12, 13, 14):
         return Search("gtin", text.zfill(14))

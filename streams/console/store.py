@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import ColumnElement, Row, ScalarSelect, Select, Table, and_, case, func, literal, select, text, true
+from sqlalchemy import ColumnElement, Row, ScalarSelect, Select, Table, case, func, literal, select, text, true
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import Text
@@ -80,10 +80,11 @@ async def read_only(connection: AsyncConnection) -> None:
 async def journey(connection: AsyncConnection, journey_id: JourneyId) -> Journey | None:
     """None where nothing is known of it."""
     found = (await _load(connection, [journey_id]))[0]
-    known = found.hops or found.device_id or found.dead_letters
-    if not known:
-        known = (await connection.execute(select(_newest(receipt_entries, _ABOVE, journey_id)))).scalar() == journey_id
-    return found if known else None
+    if found.hops or found.device_id or found.dead_letters:
+        return found
+    column = receipt_entries.c.journey_id
+    receipt = (await connection.execute(select(column).where(column == journey_id).limit(1))).first()
+    return found if receipt else None
 
 
 async def journeys(
@@ -442,7 +443,7 @@ async def counted(connection: AsyncConnection, now: datetime) -> Counted:
     hops = [(row[0], row[1], row[2]) for row in await connection.execute(by_name)]
     buried = (
         select(dead_letters.c.topic, func.count())
-        .where(and_(dead_letters.c.id >= first_dead_letter_id(since)))
+        .where(dead_letters.c.id >= first_dead_letter_id(since))
         .group_by(dead_letters.c.topic)
     )
     every: dict[str, int] = defaultdict(int)

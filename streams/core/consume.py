@@ -142,7 +142,7 @@ class ConsumeLoop:
                     if self._consumer.event_types and event.type not in self._consumer.event_types:
                         raise Rejected("event-type-unknown", f"{self._consumer.name} does not handle {event.type}")
                     async with asyncio.timeout(self._consumer.timeout_s):
-                        return await self._consumer.handling(self._consumer.name, event)
+                        return await self._consumer.handling(event)
         except Exception as error:
             if _unavailable(error):
                 raise

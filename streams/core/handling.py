@@ -16,6 +16,7 @@ from opentelemetry.trace import SpanKind
 from schemas.events import Event
 from streams.core import inbox
 from streams.core.database import Database
+from streams.core.groups import GroupCommit
 from streams.core.outbox import Transaction
 from streams.core.producer import Producer
 from streams.core.telemetry import names, tracing
@@ -27,7 +28,7 @@ HANDLED, DUPLICATE = "handled", "duplicate"
 
 
 class Handling(Protocol):
-    async def __call__(self, consumer: str, event: Event) -> str:
+    async def __call__(self, event: Event) -> str:
         """Handle one event; returns HANDLED or DUPLICATE. Raises what the loop knows how to treat."""
 
 
@@ -42,42 +43,57 @@ async def transaction(database: Database) -> AsyncIterator[Transaction]:
             await unit.flush()
 
 
-@dataclass(frozen=True)
 class Transactional:
-    database: Database
-    handle: Callable[[Event, Transaction], Awaitable[None]]
+    def __init__(self, consumer: str, database: Database, handle: Callable[[Event, Transaction], Awaitable[None]]) -> None:
+        self._group = GroupCommit(database, consumer)
+        self._handle = handle
 
-    async def __call__(self, consumer: str, event: Event) -> str:
-        async with transaction(self.database) as unit:
-            if not await inbox.claim(unit.connection, consumer, event.id):
-                return DUPLICATE
-            await self.handle(event, unit)
-        return HANDLED
+    async def __call__(self, event: Event) -> str:
+        async def work(unit: Transaction) -> str:
+            await self._handle(event, unit)
+            return HANDLED
+
+        return await self._group.run(work, claim=event.id) or DUPLICATE
 
 
-@dataclass(frozen=True)
 class Effect(Generic[Plan, Result]):
     """`open` may return None: there is nothing to call, and the event is done."""
 
-    database: Database
-    open: Callable[[Event, Transaction], Awaitable[Plan | None]]
-    call: Callable[[Plan], Awaitable[Result]]
-    settle: Callable[[Event, Plan, Result, Transaction], Awaitable[None]]
+    def __init__(
+        self,
+        consumer: str,
+        database: Database,
+        *,
+        open: Callable[[Event, Transaction], Awaitable[Plan | None]],
+        call: Callable[[Plan], Awaitable[Result]],
+        settle: Callable[[Event, Plan, Result, Transaction], Awaitable[None]],
+    ) -> None:
+        self._consumer = consumer
+        self._group = GroupCommit(database, consumer)
+        self._open = open
+        self._call = call
+        self._settle = settle
 
-    async def __call__(self, consumer: str, event: Event) -> str:
-        async with transaction(self.database) as unit:
-            if await inbox.was_handled(unit.connection, consumer, event.id):
+    async def __call__(self, event: Event) -> str:
+        async def opening(unit: Transaction) -> Plan | str:
+            if await inbox.was_handled(unit.connection, self._consumer, event.id):
                 return DUPLICATE
-            plan = await self.open(event, unit)
+            plan = await self._open(event, unit)
             if plan is None:
-                await inbox.claim(unit.connection, consumer, event.id)
+                await inbox.claim(unit.connection, self._consumer, event.id)
                 return HANDLED
-        result = await self.call(plan)
-        async with transaction(self.database) as unit:
-            if not await inbox.claim(unit.connection, consumer, event.id):
-                return DUPLICATE
-            await self.settle(event, plan, result, unit)
-        return HANDLED
+            return plan
+
+        plan = await self._group.run(opening)
+        if plan is None or isinstance(plan, str):
+            return plan or DUPLICATE
+        result = await self._call(plan)
+
+        async def settling(unit: Transaction) -> str:
+            await self._settle(event, plan, result, unit)
+            return HANDLED
+
+        return await self._group.run(settling, claim=event.id) or DUPLICATE
 
 
 @dataclass(frozen=True)
@@ -85,7 +101,7 @@ class Direct:
     producer: Producer
     handle: Callable[[Event], Awaitable[Sequence[tuple[str, Event]]]]
 
-    async def __call__(self, consumer: str, event: Event) -> str:
+    async def __call__(self, event: Event) -> str:
         for key, following in await self.handle(event):
             await self.producer.send(following, key=key)
         return HANDLED

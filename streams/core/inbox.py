@@ -1,19 +1,30 @@
 """Remembering what was handled: an effect happens once, however often its event arrives."""
 
-from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert
+from collections.abc import Collection
+
+from sqlalchemy import bindparam, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.tables import inbox
 
+# Built once: these run for every event.
+_CLAIM = text("""
+    INSERT INTO inbox (consumer, event_id) SELECT :consumer, event_id FROM unnest(CAST(:event_ids AS text[])) AS given (event_id)
+    ON CONFLICT DO NOTHING RETURNING event_id
+""")
+_FIND = select(inbox.c.event_id).where(inbox.c.consumer == bindparam("consumer"), inbox.c.event_id == bindparam("event_id"))
+
+
+async def claim_all(connection: AsyncConnection, consumer: str, event_ids: Collection[str]) -> set[str]:
+    """Those of the events that were not handled before. Belongs into the same transaction as their effects."""
+    parameters = {"consumer": consumer, "event_ids": [str(event_id) for event_id in event_ids]}
+    return set((await connection.execute(_CLAIM, parameters)).scalars())
+
 
 async def claim(connection: AsyncConnection, consumer: str, event_id: str) -> bool:
-    """True the first time. Belongs into the same transaction as the effect."""
-    statement = insert(inbox).values(consumer=consumer, event_id=event_id).on_conflict_do_nothing()
-    # SQLAlchemy does not keep an INSERT's row count; what it returned tells as well.
-    return (await connection.execute(statement.returning(inbox.c.event_id))).first() is not None
+    """True the first time."""
+    return bool(await claim_all(connection, consumer, [event_id]))
 
 
 async def was_handled(connection: AsyncConnection, consumer: str, event_id: str) -> bool:
-    query = select(inbox.c.event_id).where(inbox.c.consumer == consumer, inbox.c.event_id == event_id)
-    return (await connection.execute(query)).first() is not None
+    return (await connection.execute(_FIND, {"consumer": consumer, "event_id": event_id})).first() is not None

@@ -27,28 +27,24 @@ class Transaction:
     """A database transaction and the events that are published if it commits."""
 
     connection: AsyncConnection
-    _events: list[tuple[str, Event]] = field(default_factory=list)
+    _rows: list[dict[str, object]] = field(default_factory=list)
 
     def publish(self, event: Event, *, key: str) -> None:
         """`key` orders events: the device for glasses.*, else the aggregate's id."""
-        self._events.append((key, event))
+        headers, value = to_kafka(event.model_copy(update={"traceparent": tracing.current_traceparent()}))
+        self._rows.append(
+            {
+                "bucket": bucket_of(key),
+                "topic": CATALOGUE[event.type].topic.name,
+                "key": key.encode(),
+                "headers": {name: raw.decode() for name, raw in headers},
+                "value": value,
+            }
+        )
 
     async def flush(self) -> None:
         """Write the outbox rows. Called once, right before the commit."""
-        if not self._events:
-            return
-        rows = []
-        for key, event in self._events:
-            headers, value = to_kafka(event.model_copy(update={"traceparent": tracing.current_traceparent()}))
-            rows.append(
-                {
-                    "bucket": bucket_of(key),
-                    "topic": CATALOGUE[event.type].topic.name,
-                    "key": key.encode(),
-                    "headers": {name: raw.decode() for name, raw in headers},
-                    "value": value,
-                }
-            )
-        await self.connection.execute(insert(outbox), rows)
-        await self.connection.execute(text(f"NOTIFY {CHANNEL}"))
-        self._events.clear()
+        if self._rows:
+            await self.connection.execute(insert(outbox), self._rows)
+            await self.connection.execute(text(f"NOTIFY {CHANNEL}"))
+            self._rows.clear()

@@ -24,14 +24,16 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         default=None, validation_alias="DATABASE_URL", description="postgresql://user:password@host:port/database"
     )
-    triton_url: str | None = Field(
-        default=None, validation_alias="TRITON_URL", description="host:port of Triton's gRPC service"
-    )
+    triton_url: str | None = Field(default=None, validation_alias="TRITON_URL", description="host:port of Triton's gRPC service")
     secret_key: SecretStr | None = Field(
         default=None, description="32 bytes in base64 that seal secrets in the database: `openssl rand -base64 32`"
     )
     stripe_api_key: SecretStr | None = Field(default=None, description="the secret key of the Stripe account, sk_…")
     stripe_api_base: str | None = Field(default=None, description="another address of Stripe's API, for test servers")
+    stripe_webhook_secret: SecretStr | None = Field(default=None, description="signs Stripe's notifications, whsec_…")
+    stripe_return_url: str | None = Field(
+        default=None, description="the page payers come back to after they confirmed a payment at their bank"
+    )
     trace_page: str | None = Field(
         default=None, description="where a trace can be seen, with {trace_id}: http://host:9411/zipkin/traces/{trace_id}"
     )
@@ -96,5 +98,3 @@ def version() -> str:
     from importlib.metadata import version as installed
 
     return installed("augenblick")
-
-

@@ -8,9 +8,11 @@ from starlette.websockets import WebSocketDisconnect
 from schemas.gateway import SUBPROTOCOL
 from streams.core.bootstrap import Parts
 from streams.core.settings import version
-from streams.gateway import credentials, merchants, problems
+from streams.gateway import credentials, problems
 from streams.gateway.answers import Answers
 from streams.gateway.events import EventsEndpoint
+from streams.gateway.merchants import describe_webhooks
+from streams.gateway.merchants import router as merchants_api
 from streams.gateway.publish import Publisher
 from streams.gateway.socket import GlassesSession
 
@@ -43,6 +45,6 @@ def build_app(parts: Parts, publisher: Publisher, answers: Answers) -> FastAPI:
         return {"status": "ok"}
 
     app.include_router(EventsEndpoint(database, publisher, answers, budget).router())
-    app.include_router(merchants.router(parts))
-    merchants.describe_webhooks(app)
+    app.include_router(merchants_api(parts))
+    describe_webhooks(app)
     return app

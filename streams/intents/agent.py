@@ -116,7 +116,7 @@ async def run(parts: Parts) -> None:
     consumer = Consumer(
         name="intents",
         topics=(GLASSES_INTENTS,),
-        handling=Transactional(parts.database(), Intents(parts.settings.payment_provider).handle),
+        handling=Transactional("intents", parts.database(), Intents(parts.settings.payment_provider).handle),
         event_types=frozenset({"wear.changed", "payment.requested", "payment.approved", "proposal.declined"}),
         window=parts.settings.window,
     )

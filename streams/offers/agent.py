@@ -102,11 +102,13 @@ class Offers:
     async def _translate(self, offers: Sequence[Offer], locale: str) -> list[Translation]:
         """Titles in the wearer's language where the translator is quick enough, else as the shops wrote them."""
         titles = [Translation(text=offer.product.title, language=offer.product.language, by="shop") for offer in offers]
+        brands = {brand: brand for offer in offers if (brand := offer.product.brand)}
         for language in {title.language for title in titles}:
             places = [place for place, title in enumerate(titles) if title.language == language]
             try:
                 async with asyncio.timeout(_TRANSLATION_S):
-                    translated = await self._translator.translate([titles[place].text for place in places], language, locale)
+                    texts = [titles[place].text for place in places]
+                    translated = await self._translator.translate(texts, language, locale, brands)
             except (TimeoutError, Retryable):
                 continue
             for place, translation in zip(places, translated, strict=True):

@@ -36,9 +36,12 @@ def payment_work(parts: Parts) -> PaymentWork:
 
 
 def stripe_account(settings: Settings) -> StripeAccount:
+    key, secret = settings.stripe_api_key, settings.stripe_webhook_secret
     return StripeAccount(
-        api_key=settings.stripe_api_key.get_secret_value() if settings.stripe_api_key else None,
+        api_key=key.get_secret_value() if key else None,
+        webhook_secret=secret.get_secret_value() if secret else None,
         address=settings.stripe_api_base,
+        return_url=settings.stripe_return_url,
     )
 
 
@@ -47,7 +50,7 @@ async def run(parts: Parts) -> None:
     consumer = Consumer(
         name="payments",
         topics=(PAYMENTS_COMMANDS,),
-        handling=Effect(parts.database(), payments.open, payments.call, payments.settle),
+        handling=Effect("payments", parts.database(), open=payments.open, call=payments.call, settle=payments.settle),
         event_types=frozenset({"payment.due"}),
         window=parts.settings.window,
     )

@@ -37,7 +37,7 @@ async def run(parts: Parts) -> None:
     consumer = Consumer(
         name="webhooks",
         topics=(PAYMENTS_EVENTS,),
-        handling=Transactional(parts.database(), fan_out),
+        handling=Transactional("webhooks", parts.database(), fan_out),
         event_types=service.EVENT_TYPES,
         window=parts.settings.window,
     )

@@ -6,17 +6,20 @@ import shutil
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
+from infra.local.stack import LocalStack
 from schemas.ids import JourneyId, PaymentId
 from streams.console.agent import run
 from streams.core.bootstrap import composed
 from streams.core.settings import Settings
 from streams.core.telemetry.tracing import trace_id
 from tests.browser.world import GTIN, HOSTILE, SECRET, Seeded, seed
+from tests.support.servers import migrated_database, missing
 
 pytestmark = pytest.mark.browser
 
@@ -42,7 +45,9 @@ class Console:
 
 
 @pytest.fixture(scope="session")
-async def console(database_url: str) -> AsyncIterator[Console]:
+async def console(stack: LocalStack) -> AsyncIterator[Console]:
+    """With a database of its own, for its journeys are counted."""
+    database_url = await migrated_database(stack.environment["DATABASE_URL"])
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     settings = Settings(DATABASE_URL=database_url, console_port=port, trace_page=TRACE_PAGE)
@@ -73,6 +78,8 @@ async def _until_healthy(address: str, role: asyncio.Task[None]) -> None:
 
 @pytest.fixture(scope="session")
 async def browser() -> AsyncIterator[Browser]:
+    if not Path(CHROMIUM).exists():
+        missing("Chromium", "install the package `chromium`, or set CHROMIUM to its program")
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield chromium
@@ -279,7 +286,7 @@ async def test_every_text_has_enough_contrast(browser: Browser, console: Console
     await context.close()
 
 
-async def test_the_list_refreshes_by_itself(page: Page, console: Console, database_url: str) -> None:
+async def test_the_list_refreshes_by_itself(page: Page, console: Console) -> None:
     await page.goto(console.address)
     link = page.locator(f"#open-{console.seeded.hostile}")
     await link.focus()

@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 
-from sqlalchemy import insert
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
 
 from infra.sandbox.glasses import DeviceKey
 from schemas.ids import DeviceId, EndpointId, MakerId, MerchantId
 from schemas.money import Money
 from schemas.payments import Payer
-from schemas.tables import catalogue_products
+from schemas.tables import catalogue_products, metadata
 from streams.core.database import Database
 from streams.core.sealing import Sealer
 from streams.gateway import provisioning
@@ -81,10 +82,16 @@ class Rows:
             return Shop(*await provisioning.add_merchant(connection, name))
 
     async def product(
-        self, shop: Shop, *, title: str = "Organic milk", price: Money | None = None, language: str = "en"
+        self,
+        shop: Shop,
+        *,
+        gtin: str | None = None,
+        title: str = "Organic milk",
+        price: Money | None = None,
+        language: str = "en",
     ) -> Product:
-        """With a GTIN nobody else has in this test session."""
-        product = Product(gtin13(next(_numbers)), title, price or Money.of(1795, "SEK"))
+        """With a GTIN nobody else has in this test session, unless one is given; giving it again changes nothing."""
+        product = Product(gtin or gtin13(next(_numbers)), title, price or Money.of(1795, "SEK"))
         row = {
             "merchant_id": shop.merchant_id,
             "gtin": "0" + product.gtin,
@@ -95,10 +102,17 @@ class Rows:
             "observed_at": datetime.now(UTC),
         }
         async with self.database.transaction() as connection:
-            await connection.execute(insert(catalogue_products).values(row))
+            await connection.execute(insert(catalogue_products).values(row).on_conflict_do_nothing())
         return product
 
     async def endpoint(self, shop: Shop, url: str) -> tuple[EndpointId, str]:
         """With its `whsec_` secret."""
         async with self.database.transaction() as connection:
             return await provisioning.add_endpoint(connection, self.sealer, shop.merchant_id, url, None)
+
+    async def count(self, table: str, **equal: object) -> int:
+        """How many rows of the table have these values."""
+        columns = metadata.tables[table].c
+        query = select(func.count()).where(*(columns[name] == value for name, value in equal.items()))
+        async with self.database.transaction() as connection:
+            return int((await connection.execute(query)).scalar_one())

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import stripe
 
-from connectors.http import nothing_was_sent
+from connectors.http import direct_client, nothing_was_sent
 from connectors.payments.stripe import mapping
 from connectors.ports import PaymentCapabilities
 from schemas.errors import Misconfigured, Rejected, Retryable
@@ -43,6 +43,14 @@ class _StripeObject(Protocol):
     def last_response(self) -> Any: ...
 
     def to_dict(self) -> dict[str, Any]: ...
+
+
+class _StandInClient(stripe.HTTPXClient):
+    """The SDK's client for a server that stands in for Stripe, usually on this machine."""
+
+    def __init__(self, timeout: float) -> None:
+        super().__init__(timeout=timeout)
+        self._client_async = direct_client()
 
 
 class _Lost(Exception):
@@ -101,7 +109,7 @@ class StripeConnector:
             )
         # The SDK logs requests, answers and error messages, which name customers and means of payment.
         logging.getLogger("stripe").setLevel(logging.WARNING)
-        self._http = stripe.HTTPXClient(timeout=timeout_s)
+        self._http = _StandInClient(timeout=timeout_s) if address else stripe.HTTPXClient(timeout=timeout_s)
         self._stripe = stripe.StripeClient(
             api_key,
             base_addresses={"api": address.rstrip("/")} if address else {},
@@ -251,7 +259,7 @@ class StripeConnector:
             # The message may name anything; code and parameter are from closed lists.
             about = getattr(error, "param", None)
             message = f"Stripe refused the request{f' because of {about}' if about else ''}."
-            raise _Refused(error.code or "invalid_request", mapping.without_secrets(message)) from None
+            raise _Refused(mapping.without_secrets(error.code or "invalid_request"), mapping.without_secrets(message)) from None
         except stripe.RateLimitError as error:
             raise _Lost("too many requests at once", sent=False, retry_after_s=_seconds(error)) from None
         except stripe.APIConnectionError as error:

@@ -215,9 +215,8 @@ def read_refund(refund: Json, command: Refund) -> Outcome:
 def declined(reference: str | None, error: Json) -> Declined:
     """From Stripe's error object; the issuer's own code where Stripe passes it on."""
     code = error.get("decline_code") or error.get("code") or "card_declined"
-    return Declined(
-        reference=reference, code=str(code), message=without_secrets(error.get("message") or "The card was declined.")
-    )
+    message = error.get("message") or "The card was declined."
+    return Declined(reference=reference, code=without_secrets(code), message=without_secrets(message))
 
 
 def without_secrets(text: object) -> str:

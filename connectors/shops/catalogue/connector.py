@@ -1,5 +1,6 @@
 """Offers from the table of merchant-uploaded products: every merchant at once, in one query."""
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from schemas.tables import catalogue_products, merchants
 
 NAME = "catalogue"
 
+_GTIN = re.compile(r"[0-9]{14}")
 _OFFERS = select(catalogue_products, merchants.c.name.label("merchant_name")).join(
     merchants, catalogue_products.c.merchant_id == merchants.c.id
 )
@@ -37,6 +39,8 @@ class CatalogueShop:
 
     async def find(self, gtin: str) -> Sequence[Offer]:
         """Cheapest first; several currencies one after another, as their prices cannot be compared here."""
+        if not _GTIN.fullmatch(gtin):
+            return []
         products = catalogue_products.c
         cheapest_first = (products.price_currency, products.price_minor, products.merchant_id)
         async with self._reading() as connection:

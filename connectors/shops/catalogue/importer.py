@@ -136,12 +136,12 @@ def normalise_gtin(text: str) -> str:
     """GTIN-8, -12, -13 or -14 as 14 digits. Raises ValueError with the reason."""
     try:
         return str(ean.validate(text)).zfill(14)
-    except InvalidFormat:
-        raise ValueError("is not a number of digits") from None
     except InvalidLength:
         raise ValueError("must have 8, 12, 13 or 14 digits") from None
     except InvalidChecksum:
         raise ValueError("has a wrong check digit") from None
+    except InvalidFormat:
+        raise ValueError("must consist of digits") from None
 
 
 class _BrokenFile(Exception):

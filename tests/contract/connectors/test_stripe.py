@@ -263,6 +263,15 @@ class TestStripe(PaymentConformance):
             assert time.monotonic() - began < 1
             await connector.close()
 
+    async def test_a_stand_in_is_reached_without_proxies(
+        self, order: MakeOrder, stripe_address: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, "http://127.0.0.1:1")
+        connector = stripe_at(stripe_address)
+        await opened(connector, order())
+        await connector.close()
+
     # Nothing secret gets out.
 
     async def test_no_secret_in_errors_repr_or_logs(self, order: MakeOrder, caplog: pytest.LogCaptureFixture) -> None:

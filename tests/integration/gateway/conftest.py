@@ -24,7 +24,7 @@ async def world(database_url: str) -> AsyncIterator[World]:
 @pytest.fixture
 async def app(world: World) -> AsyncIterator[FastAPI]:
     """The merchants' API alone, as the gateway serves it."""
-    settings = Settings(secret_key=SecretStr(SECRET_KEY), _env_file=None)  # type: ignore[call-arg]
+    settings = Settings(secret_key=SecretStr(SECRET_KEY), _env_file=None)
     async with composed(settings, database=world.database) as parts:
         app = FastAPI(title="Augenblick", version="1")
         problems.install(app)

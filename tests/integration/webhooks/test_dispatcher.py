@@ -10,6 +10,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 from sqlalchemy import select, update
 
 from schemas.payments import PaymentState
@@ -17,6 +21,7 @@ from schemas.tables import deliveries, endpoints, messages, outbox
 from streams.core import receipts
 from streams.core.handling import transaction
 from streams.core.sealing import Sealer
+from streams.core.telemetry import tracing
 from streams.webhooks import signing, store
 from streams.webhooks.dispatcher import record
 from streams.webhooks.service import Answer, Delivered, Retry
@@ -178,6 +183,35 @@ async def test_an_endpoint_that_does_not_answer_is_left_alone_for_a_minute(
     assert (attempt.status, attempt.error) == (None, "No answer within 0.4 s.")
     [delivery] = await world.deliveries(order)
     assert delivery.next_attempt_at - datetime.now(UTC) > timedelta(seconds=55)
+
+
+async def test_every_attempt_is_a_span_below_the_message(
+    world: World, receiver: Receiver, dispatching: Dispatching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spans = InMemorySpanExporter()
+    provider = TracerProvider(id_generator=tracing.JourneyIdGenerator())
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    monkeypatch.setattr(tracing, "tracer", lambda: provider.get_tracer("test"))
+    order = await an_order(world, receiver)
+    await receiver.have_faults(fail_next=1, status=500)
+    await world.move(order, PaymentState.SUBMITTING, PaymentState.CAPTURED)
+    with tracing.span("process payments.events", journey=order.journey_id):
+        await world.happened(order, PaymentState.CAPTURED)
+    async with dispatching(waits=(0.05,)):
+        await until_states(world, order, "delivered")
+    [message] = await world.messages(order)
+    attempts = [span for span in spans.get_finished_spans() if span.name == "deliver webhook"]
+    assert [attempt.attributes["http.response.status_code"] for attempt in attempts if attempt.attributes] == [500, 200]
+    for attempt in attempts:
+        assert attempt.kind is SpanKind.CLIENT
+        assert f"{attempt.context.trace_id:032x}" == order.journey_id.uuid.hex
+        assert attempt.parent is not None
+        assert f"{attempt.parent.span_id:016x}" == message.trace.split("-")[2]
+        assert attempt.attributes is not None
+        assert attempt.attributes["augenblick.journey.id"] == order.journey_id
+        assert not any("whsec" in str(value) or "webhooks" in str(value) for value in attempt.attributes.values())
+    [closing] = await world.rows(select(outbox))
+    assert closing.headers["ce_traceparent"].split("-")[1] == order.journey_id.uuid.hex
 
 
 async def test_nobody_there_is_an_attempt_too(world: World, dispatching: Dispatching) -> None:

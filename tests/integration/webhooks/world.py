@@ -127,7 +127,7 @@ class World:
         return event
 
     async def handle(self, event: Event) -> str:
-        return await Transactional(self.database, fan_out)("webhooks", event)
+        return await Transactional("webhooks", self.database, fan_out)(event)
 
     async def captured(self, order: Order) -> Event:
         await self.move(order, PaymentState.SUBMITTING, PaymentState.CAPTURED)

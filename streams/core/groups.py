@@ -1,0 +1,123 @@
+"""Group commit: units of work that are ready at the same time share one transaction, so that many events cost one commit.
+
+A unit may claim its event in the consumer's inbox; the claims of a group are one statement.
+
+Each unit runs in its caller's own task (its trace, its deadline), one after the other on the shared connection. If any of them
+fails, all is rolled back and every unit is run again alone, where only the one that fails fails. A unit must therefore have no
+effect but on the database; and it is either committed when `run` returns, or it was not.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from opentelemetry.trace import SpanKind
+
+from streams.core import inbox
+from streams.core.database import Database
+from streams.core.outbox import Transaction
+from streams.core.telemetry import names, tracing
+
+Result = TypeVar("Result")
+
+_AT_ONCE = 64
+
+
+class _RunAlone(Exception):
+    """The group failed because of somebody in it."""
+
+
+@dataclass(eq=False)
+class _Member:
+    claims: str | None
+    turn: asyncio.Future[Transaction | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    done: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    committed: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class GroupCommit:
+    """Of one `consumer`, whose inbox the claims are made in."""
+
+    def __init__(self, database: Database, consumer: str) -> None:
+        self._database = database
+        self._consumer = consumer
+        self._waiting: list[_Member] = []
+        self._leading: asyncio.Task[None] | None = None
+
+    async def run(self, work: Callable[[Transaction], Awaitable[Result]], *, claim: str | None = None) -> Result | None:
+        """`work` in a transaction, committed. With `claim` (an event's id) only if the event was not handled before, else
+        None. Raises what `work` raises, or what the database does."""
+        attributes = {names.DATABASE_SYSTEM: "postgresql", names.DATABASE_OPERATION: "transaction"}
+        with tracing.span("transaction postgresql", kind=SpanKind.CLIENT, attributes=attributes):
+            try:
+                return await self._together(work, claim)
+            except _RunAlone:
+                return await self._alone(work, claim)
+
+    async def _alone(self, work: Callable[[Transaction], Awaitable[Result]], claim: str | None) -> Result | None:
+        async with self._database.transaction() as connection:
+            if claim is not None and not await inbox.claim(connection, self._consumer, claim):
+                return None
+            unit = Transaction(connection)
+            result = await work(unit)
+            await unit.flush()
+        return result
+
+    async def _together(self, work: Callable[[Transaction], Awaitable[Result]], claim: str | None) -> Result | None:
+        member = _Member(claim)
+        self._waiting.append(member)
+        if self._leading is None or self._leading.done():
+            self._leading = asyncio.create_task(self._lead())
+        try:
+            unit = await member.turn
+            result = None
+            if unit is not None:
+                try:
+                    result = await work(unit)
+                except BaseException:
+                    member.done.set_result(False)
+                    raise
+            member.done.set_result(True)
+            await member.committed
+        finally:
+            # Whoever is cancelled leaves the group without holding the others up.
+            for future in (member.turn, member.done, member.committed):
+                future.cancel()
+        return result
+
+    async def _lead(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting[:_AT_ONCE], self._waiting[_AT_ONCE:]
+            try:
+                await self._commit(group)
+            except Exception as error:
+                for member in group:
+                    _fail(member, error if len(group) == 1 else _RunAlone())
+
+    async def _commit(self, group: list[_Member]) -> None:
+        async with self._database.transaction() as connection:
+            unit = Transaction(connection)
+            wanted = {member.claims for member in group if member.claims is not None}
+            claimed = await inbox.claim_all(connection, self._consumer, wanted) if wanted else set()
+            for member in group:
+                if member.turn.cancelled():
+                    raise _RunAlone  # what it has claimed must not be committed
+                may_work = member.claims is None or member.claims in claimed
+                claimed.discard(member.claims or "")  # a second one of the same event is a repetition
+                member.turn.set_result(unit if may_work else None)
+                await asyncio.wait([member.done])
+                if member.done.cancelled() or not member.done.result():
+                    raise _RunAlone
+            await unit.flush()
+        for member in group:
+            if not member.committed.done():
+                member.committed.set_result(None)
+
+
+def _fail(member: _Member, error: Exception) -> None:
+    for future in (member.turn, member.committed):
+        if not future.done():
+            future.set_exception(error)
+            future.exception()  # looked at, whether or not its owner still waits
+            return
