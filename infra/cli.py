@@ -240,6 +240,18 @@ def main() -> None:
     except (AugenblickError, ComponentUnavailable, StackRunning, ProcessFailed) as error:
         _error(str(error))
         sys.exit(1)
+    except Exception as error:
+        from aiokafka.errors import KafkaError
+
+        from streams.core.database import is_unavailable
+
+        if is_unavailable(error):
+            _error("PostgreSQL does not answer at the address in DATABASE_URL: start it, or correct the address.")
+        elif isinstance(error, KafkaError):
+            _error("Kafka does not answer at the address in KAFKA_BOOTSTRAP_SERVERS: start it, or correct the address.")
+        else:
+            raise
+        sys.exit(1)
 
 
 def _run_until_signalled(work: Coroutine[Any, Any, None]) -> None:

@@ -28,9 +28,11 @@ class Id(str):
         if not text.startswith(cls.prefix + "_"):
             raise ValueError(f"expected an id of the form {cls.prefix}_…")
         try:
-            TypeID.from_string(text)
+            prefix = TypeID.from_string(text).prefix
         except Exception as error:
             raise ValueError(f"expected an id of the form {cls.prefix}_ and 26 base32 characters") from error
+        if prefix != cls.prefix:  # TypeIDs may have a prefix of several words; ours do not
+            raise ValueError(f"expected an id of the form {cls.prefix}_ and 26 base32 characters")
         return super().__new__(cls, text)
 
     @classmethod

@@ -1,6 +1,6 @@
 """Money: integer minor units and an ISO 4217 currency. Floats are refused everywhere."""
 
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact
 from functools import cache
 from typing import Annotated, Self
 
@@ -55,7 +55,8 @@ class Money(BaseModel):
         if isinstance(amount, bool | float):
             raise ValueError("an amount must not be a float: give a string, a Decimal or an integer")
         try:
-            scaled = Decimal(amount).scaleb(exponent(currency))
+            # The usual context keeps 28 digits and silently drops what lies beyond; this one refuses to.
+            scaled = Decimal(amount).scaleb(exponent(currency), Context(traps=[Inexact]))
             minor = int(scaled)
         except (ArithmeticError, ValueError) as error:
             raise ValueError(f"{amount!r} is not an amount") from error

@@ -121,7 +121,12 @@ class InMemoryKafka:
         )
 
     def environment(self) -> dict[str, str]:
-        return {"KAFKA_BOOTSTRAP_SERVERS": self._address(), "AUGENBLICK_KAFKA_IN_MEMORY": "1"}
+        return {
+            "KAFKA_BOOTSTRAP_SERVERS": self._address(),
+            "AUGENBLICK_KAFKA_IN_MEMORY": "1",
+            # It answers a waiting fetch at the end of its wait only, even if something came meanwhile.
+            "AUGENBLICK_KAFKA_FETCH_WAIT_MS": "20",
+        }
 
     def addresses(self) -> list[Address]:
         return [Address(self.name, "librdkafka's in-process broker (in memory)", self._address())]

@@ -5,7 +5,7 @@ import base64
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -83,9 +83,10 @@ class Platform:
             found.append(Address("provider", "localstripe", self.provider_address))
         return found
 
-    def specs(self, *, with_topics: bool) -> list[ProcessSpec]:
-        """`with_topics` is False for a broker that makes topics by itself and cannot be administered."""
-        specs = [self._preparation(with_topics=with_topics)]
+    def specs(self, *, with_topics: bool, after: Sequence[str] = ()) -> list[ProcessSpec]:
+        """`with_topics` is False for a broker that makes topics by itself and cannot be administered. `after` names the
+        processes that the roles need: these start before them, and end after them."""
+        specs = [self._preparation(with_topics=with_topics, after=after)]
         if self.uses_sandbox_provider:
             specs.append(
                 ProcessSpec(
@@ -98,13 +99,14 @@ class Platform:
             )
         return specs + [self._role(role) for role in ROLES]
 
-    def _preparation(self, *, with_topics: bool) -> ProcessSpec:
+    def _preparation(self, *, with_topics: bool, after: Sequence[str]) -> ProcessSpec:
         return ProcessSpec(
             name="prepare",
             argv=[sys.executable, "-m", "infra.cli", "prepare", *([] if with_topics else ["--no-topics"])],
             log_file=self.layout.log_file("prepare"),
             environment=self.environment,
             runs_to_completion=True,
+            depends_on=after,
             ready_timeout_seconds=60,
         )
 

@@ -116,7 +116,8 @@ class LocalStack:
         if self._platform.uses_sandbox_provider:
             self.notes.append(SANDBOX_NOTE)
         in_memory = any(isinstance(component, InMemoryKafka) for component in self._components)
-        await self.supervisor.start([*self._platform.specs(with_topics=not in_memory), *beside])
+        parts = [process.name for process in self.supervisor.processes()]
+        await self.supervisor.start([*self._platform.specs(with_topics=not in_memory, after=parts), *beside])
         return self._platform
 
     def _choose(self) -> Iterator[Component]:

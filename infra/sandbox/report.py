@@ -40,6 +40,7 @@ def _journey(told: Told) -> dict[str, Any]:
         "ended": told.replayed.ended,
         "told": told.replayed.told,
         "refused": told.replayed.refused,
+        "frames_too_late": told.replayed.too_late,
         "charges_in_the_providers_books": told.charges,
         "glance_to_answer_ms": _rounded(journey.glance_to_answer_ms),
         "glance_to_paid_ms": _rounded(journey.glance_to_paid_ms),
@@ -92,6 +93,9 @@ def print_table(console: Console, shown: Demonstration, seconds: float) -> None:
 def _panel(told: Told) -> Panel:
     wearer = told.replayed.session.wearer
     lines: list[Any] = [Text(f"the wearer is told: {words}", style="italic") for words in told.replayed.told]
+    if told.replayed.too_late:
+        late = f"{told.replayed.too_late} frames before that were not answered within their deadline"
+        lines.append(Text(late, style="yellow"))
     lines += [Text(f"refused: {words}", style="italic yellow") for words in told.replayed.refused]
     lines.append(_hops(told))
     if told.records.payments:

@@ -69,8 +69,11 @@ class Replayed:
     journey_id: str = ""
     told: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    too_late: int = 0
     ended: str = ""
 
+
+_PATIENCE = 5  # frames
 
 NAMES = ("price", "pay", "unclear", "doffed")
 
@@ -96,7 +99,7 @@ async def replay(session: Session, glasses: Glasses) -> Replayed:
                 if step.expect:
                     _told(replayed, await glasses.expect(lambda m: m["type"] == "proposal.closed", after=before), step.expect)
             case Look():
-                looked = await glasses.look(picture(step.picture), step.intent)
+                looked = await _look(glasses, step, replayed)
                 replayed.journey_id = looked.get("journeyid", "")
                 _told(replayed, looked, step.expect)
             case RequestPayment():
@@ -105,6 +108,15 @@ async def replay(session: Session, glasses: Glasses) -> Replayed:
             case Approve():
                 _told(replayed, await _approve(glasses, proposed, step), step.expect)
     return replayed
+
+
+async def _look(glasses: Glasses, step: Look, replayed: Replayed) -> Message:
+    """A wearer keeps looking: a frame that was answered too late is followed by another."""
+    while True:
+        message = await glasses.look(picture(step.picture), step.intent)
+        if message["type"] != "gateway.dropped" or replayed.too_late == _PATIENCE:
+            return message
+        replayed.too_late += 1
 
 
 async def _approve(glasses: Glasses, proposed: Message, step: Approve) -> Message:

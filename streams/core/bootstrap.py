@@ -4,9 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
-from sqlalchemy.engine import make_url
-
-from streams.core.database import Database, create_engine
+from streams.core.database import Database, create_engine, parse_url
 from streams.core.producer import Producer, running_producer
 from streams.core.sealing import Sealer
 from streams.core.settings import Settings, require
@@ -43,7 +41,7 @@ class Parts:
 
     def database_url(self) -> str:
         """As psycopg takes it: postgresql://…"""
-        url = make_url(require(self.settings.database_url, "database_url").get_secret_value())
+        url = parse_url(require(self.settings.database_url, "database_url").get_secret_value())
         return url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 

@@ -4,10 +4,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from sqlalchemy import event, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from schemas.errors import Misconfigured
 
 UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout, ConnectionError)
 """The errors of a database that is down, restarting or overloaded: worth waiting for."""
@@ -17,10 +19,21 @@ def is_unavailable(error: BaseException) -> bool:
     return isinstance(error, UNAVAILABLE) or (isinstance(error, DBAPIError) and error.connection_invalidated)
 
 
+def parse_url(url: str) -> URL:
+    """With any driver; say which one you mean. Raises Misconfigured."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise Misconfigured("DATABASE_URL is not an address: postgresql://user:password@host:port/database") from error
+    if not parsed.drivername.startswith("postgresql"):
+        raise Misconfigured(f"DATABASE_URL names {parsed.drivername}; only PostgreSQL is supported.")
+    return parsed
+
+
 def create_engine(url: str, *, connections: int = 10) -> AsyncEngine:
     """`url` is postgresql://… in any SQLAlchemy spelling; psycopg 3 is used. A statement may take 15 s, a lock 5 s."""
     engine = create_async_engine(
-        make_url(url).set(drivername="postgresql+psycopg"),
+        parse_url(url).set(drivername="postgresql+psycopg"),
         pool_size=connections,
         max_overflow=0,
         pool_timeout=10,

@@ -8,6 +8,8 @@ from typing import Any
 
 import faust
 from faust.contrib.asgi import faust_app_running
+from faust.transport.drivers import aiokafka as aiokafka_driver
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from mode import CrashingSupervisor
 
 from schemas.errors import AugenblickError
@@ -16,15 +18,39 @@ from streams.core.bootstrap import Parts
 from streams.core.consume import ConsumeLoop, Consumer
 from streams.core.database import Database
 from streams.core.deadletters import Record
+from streams.core.settings import Settings
 
 log = logging.getLogger(__name__)
+
+
+class _Thread(AIOKafkaConsumerThread):
+    """Faust fixes how long a fetch may wait at 1.5 s. A broker that answers a waiting fetch only at its end, as librdkafka's
+    in-process broker does, needs a shorter one."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = transport.fetch_wait_ms  # noqa: SLF001 (there is no other way in)
+        return consumer
+
+
+class _Consumer(aiokafka_driver.Consumer):
+    def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
+
+
+class _Transport(aiokafka_driver.Transport):
+    Consumer = _Consumer
+
+    def __init__(self, app: faust.App, fetch_wait_ms: int) -> None:
+        super().__init__(app.conf.broker_consumer, app)
+        self.fetch_wait_ms = fetch_wait_ms
 
 
 class WorkerCrashed(AugenblickError):
     """The worker cannot go on; its events are unacknowledged and wait for its successor."""
 
 
-def build_app(consumer: Consumer, database: Database, bootstrap_servers: str, instance: str) -> faust.App:
+def build_app(consumer: Consumer, database: Database, bootstrap_servers: str, settings: Settings) -> faust.App:
     app = faust.App(
         consumer.name,
         broker=[f"aiokafka://{address.strip()}" for address in bootstrap_servers.split(",")],
@@ -40,7 +66,7 @@ def build_app(consumer: Consumer, database: Database, bootstrap_servers: str, in
         stream_buffer_maxsize=256,
         consumer_auto_offset_reset="earliest",
         # Static membership: a worker that comes back within the session timeout gets its partitions back at once.
-        consumer_group_instance_id=f"{consumer.name}-{instance}",
+        consumer_group_instance_id=f"{consumer.name}-{settings.worker_instance}",
         consumer_max_fetch_size=4 * 1024 * 1024,
         broker_commit_interval=1.0,
         broker_commit_livelock_soft_timeout=300,
@@ -50,6 +76,7 @@ def build_app(consumer: Consumer, database: Database, bootstrap_servers: str, in
         broker_max_poll_interval=300,
         producer_request_timeout=30,
     )
+    app.transport = _Transport(app, settings.kafka_fetch_wait_ms)
     channel = app.topic(
         *(topic.name for topic in consumer.topics),
         key_type=bytes,
@@ -81,7 +108,7 @@ def build_app(consumer: Consumer, database: Database, bootstrap_servers: str, in
 
 async def run_consumer(consumer: Consumer, parts: Parts) -> None:
     """Until cancelled. Raises WorkerCrashed when the agent cannot go on."""
-    app = build_app(consumer, parts.database(), parts.kafka(), parts.settings.worker_instance)
+    app = build_app(consumer, parts.database(), parts.kafka(), parts.settings)
     async with faust_app_running(app, stop_timeout=20):
         announced = False
         while not app.should_stop:

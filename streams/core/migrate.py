@@ -5,6 +5,8 @@ from importlib.resources import files
 from alembic import command
 from alembic.config import Config
 
+from streams.core.database import parse_url
+
 
 def configuration(database_url: str) -> Config:
     config = Config()
@@ -15,7 +17,7 @@ def configuration(database_url: str) -> Config:
 
 def move_to(database_url: str, revision: str = "head") -> None:
     """Up or down to `revision`. `base` takes everything down."""
-    config = configuration(database_url)
+    config = configuration(parse_url(database_url).render_as_string(hide_password=False))
     if revision == "base":
         command.downgrade(config, revision)
     else:

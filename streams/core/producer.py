@@ -54,8 +54,8 @@ def kafka_producer(bootstrap_servers: str) -> AIOKafkaProducer:
 @asynccontextmanager
 async def running_producer(bootstrap_servers: str) -> AsyncIterator[Producer]:
     kafka = kafka_producer(bootstrap_servers)
-    await kafka.start()
     try:
+        await kafka.start()
         yield Producer(kafka)
     finally:
         await kafka.stop()

@@ -21,6 +21,9 @@ class Settings(BaseSettings):
     kafka_bootstrap_servers: str | None = Field(
         default=None, validation_alias="KAFKA_BOOTSTRAP_SERVERS", description="host:port of Apache Kafka, several by commas"
     )
+    kafka_fetch_wait_ms: int = Field(
+        default=500, ge=1, description="how long a broker may wait for more before it answers a fetch"
+    )
     database_url: SecretStr | None = Field(
         default=None, validation_alias="DATABASE_URL", description="postgresql://user:password@host:port/database"
     )

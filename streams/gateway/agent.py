@@ -15,7 +15,11 @@ _MESSAGE_LIMIT = 32 * 1024 * 1024
 
 
 async def run(parts: Parts) -> None:
-    consumer = AIOKafkaConsumer(bootstrap_servers=parts.kafka(), enable_auto_commit=False, fetch_max_wait_ms=100)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=parts.kafka(),
+        enable_auto_commit=False,
+        fetch_max_wait_ms=parts.settings.kafka_fetch_wait_ms,
+    )
     parts.closing.push_async_callback(consumer.stop)
     answers = Answers(consumer)
     await answers.start()

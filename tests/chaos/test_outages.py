@@ -38,7 +38,7 @@ class Traffic:
 
     async def _flow(self, sent: Sent, way: object) -> None:
         while not self.over.is_set():
-            batch = [event("/slow", number) for number in range(10)]
+            batch = [event("/plain", number) for number in range(10)]
             try:
                 await way(batch)  # type: ignore[operator]
                 sent.sure.extend(batch)

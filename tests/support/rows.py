@@ -1,17 +1,17 @@
 """Who takes part: makers, devices, merchants and what merchants sell, put into the database as the platform does it."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from infra.sandbox.glasses import DeviceKey
-from schemas.ids import DeviceId, EndpointId, MakerId, MerchantId
+from schemas.ids import DeviceId, EndpointId, JourneyId, MakerId, MerchantId, OfferId, OrderId, PaymentId, ProposalId
 from schemas.money import Money
 from schemas.payments import Payer
-from schemas.tables import catalogue_products, metadata
+from schemas.tables import catalogue_products, metadata, offers, payments, proposals
 from streams.core.database import Database
 from streams.core.sealing import Sealer
 from streams.gateway import provisioning
@@ -39,6 +39,14 @@ class Product:
     gtin: str
     title: str
     price: Money
+
+
+@dataclass(frozen=True)
+class ApprovedPayment:
+    id: PaymentId
+    proposal_id: ProposalId
+    merchant_id: MerchantId
+    total: Money
 
 
 class Rows:
@@ -109,6 +117,51 @@ class Rows:
         """With its `whsec_` secret."""
         async with self.database.transaction() as connection:
             return await provisioning.add_endpoint(connection, self.sealer, shop.merchant_id, url, None)
+
+    async def approved_payment(self, total: Money | None = None) -> ApprovedPayment:
+        """As the wearer's yes leaves it, with the offer and the proposal it stands on."""
+        shop, glasses = await self.merchant(), await self.glasses()
+        payment = ApprovedPayment(PaymentId.new(), ProposalId.new(), shop.merchant_id, total or Money.of(1299, "EUR"))
+        later = datetime.now(UTC) + timedelta(minutes=5)
+        common = {"journey_id": JourneyId.new(), "device_id": glasses.device_id, "merchant_id": shop.merchant_id}
+        money = {"total_minor": payment.total.minor, "total_currency": payment.total.currency}
+        offer = {
+            "id": OfferId.new(),
+            **common,
+            "merchant_name": "Kvarteret",
+            "gtin": "0" + gtin13(0),
+            "title": "Organic milk",
+            "price_minor": 1299,
+            "price_currency": "EUR",
+            "observed_at": datetime.now(UTC),
+            "expires_at": later,
+            "evidence": {},
+        }
+        proposal = {
+            "id": payment.proposal_id,
+            **common,
+            **money,
+            "offer_id": offer["id"],
+            "terms": {},
+            "digest": "0" * 64,
+            "nonce": str(payment.proposal_id),
+            "state": "approved",
+            "expires_at": later,
+        }
+        row = {
+            "id": payment.id,
+            "proposal_id": payment.proposal_id,
+            "order_id": OrderId.new(),
+            **common,
+            **money,
+            "state": "approved",
+            "provider": "stripe",
+            "locale": "de-DE",
+        }
+        async with self.database.transaction() as connection:
+            for table, values in ((offers, offer), (proposals, proposal), (payments, row)):
+                await connection.execute(insert(table).values(values))
+        return payment
 
     async def count(self, table: str, **equal: object) -> int:
         """How many rows of the table have these values."""

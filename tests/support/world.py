@@ -94,8 +94,10 @@ def receiver_spec(stack: LocalStack, port: int) -> tuple[Receiver, ProcessSpec]:
     )
     spec = ProcessSpec(
         name="merchant",
-        argv=[sys.executable, "-m", "infra.sandbox.merchant", "--port", str(port)]
-        + ["--secret-file", str(receiver.secret_file), "--record", str(receiver.record_file)],
+        argv=[
+            *(sys.executable, "-m", "infra.sandbox.merchant", "--port", str(port)),
+            *("--secret-file", str(receiver.secret_file), "--record", str(receiver.record_file)),
+        ],
         log_file=stack.layout.log_file("merchant"),
         ready=partial(tcp_answers, LOOPBACK, port),
     )

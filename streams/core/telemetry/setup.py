@@ -15,9 +15,9 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from sqlalchemy.engine import make_url
 
 from schemas.errors import Misconfigured
+from streams.core.database import parse_url
 from streams.core.settings import Settings, version
 from streams.core.telemetry.hops import HopExporter
 from streams.core.telemetry.tracing import InheritJourney, JourneyIdGenerator
@@ -52,7 +52,7 @@ def _batching(exporter: SpanExporter) -> SpanProcessor:
 
 def _span_exporters(settings: Settings, role: str) -> Iterator[SpanExporter]:
     if settings.database_url:
-        url = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql")
+        url = parse_url(settings.database_url.get_secret_value()).set(drivername="postgresql")
         yield HopExporter(url.render_as_string(hide_password=False), role)
     chosen = os.environ.get("OTEL_TRACES_EXPORTER") or ("otlp" if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") else "none")
     if chosen == "zipkin":

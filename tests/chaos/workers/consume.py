@@ -49,7 +49,7 @@ class Handler:
         await self._note(event)
         match event.source:
             case "/slow":
-                await asyncio.sleep(random.uniform(0.002, 0.04))
+                await asyncio.sleep(random.uniform(0.001, 0.01))
             case "/faulty":
                 raise ZeroDivisionError("a bug")
             case "/stumbling" if event.id not in self._stumbled:
