@@ -73,7 +73,7 @@ class Replayed:
     ended: str = ""
 
 
-_PATIENCE = 5  # frames
+_PATIENCE = 10  # frames
 
 NAMES = ("price", "pay", "unclear", "doffed")
 

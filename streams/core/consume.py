@@ -3,6 +3,7 @@
 What happens to an event:
 
     malformed, rejected       a dead letter, at once
+    past its deadline         counted and passed over, where the consumer `sheds_late`
     Retryable, or a bug       tried again a few times, then a dead letter
     database or broker away   waited for, up to `patience_s`; then the worker crashes and its successor takes over
     handled                   acknowledged, once every earlier event of the partition is
@@ -15,6 +16,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from time import perf_counter
 
 import stamina
@@ -33,10 +35,13 @@ from streams.core.window import OrderedAck
 
 log = logging.getLogger(__name__)
 
+LATE = "late"
+
 
 @dataclass(frozen=True)
 class Consumer:
-    """One stage's reading: `name` is the Kafka consumer group and the inbox's name, and must never change."""
+    """One stage's reading: `name` is the Kafka consumer group and the inbox's name, and must never change. With `sheds_late`
+    an event has until its own deadline and no longer: for answers that nobody waits for any more."""
 
     name: str
     topics: tuple[Topic, ...]
@@ -46,6 +51,13 @@ class Consumer:
     attempts: int = 3
     timeout_s: float = 30.0
     patience_s: float = 120.0
+    sheds_late: bool = False
+
+    def time_for(self, event: Event) -> float:
+        """The seconds that handling it may take from now."""
+        if not self.sheds_late or event.deadline is None:
+            return self.timeout_s
+        return min(self.timeout_s, (event.deadline - datetime.now(UTC)).total_seconds())
 
 
 def _unavailable(error: Exception) -> bool:
@@ -116,6 +128,8 @@ class ConsumeLoop:
             if outcome == "dead-lettered":
                 tracing.fail(span, outcome)
         metrics.record("messaging.process.duration", perf_counter() - started, consumer=self._consumer.name, outcome=outcome)
+        if outcome == LATE:
+            metrics.count("augenblick.late", consumer=self._consumer.name)
         if outcome == DUPLICATE:
             metrics.count("augenblick.duplicates", consumer=self._consumer.name)
 
@@ -141,7 +155,10 @@ class ConsumeLoop:
                     tries += 1
                     if self._consumer.event_types and event.type not in self._consumer.event_types:
                         raise Rejected("event-type-unknown", f"{self._consumer.name} does not handle {event.type}")
-                    async with asyncio.timeout(self._consumer.timeout_s):
+                    time_left = self._consumer.time_for(event)
+                    if time_left <= 0:
+                        return LATE
+                    async with asyncio.timeout(time_left):
                         return await self._consumer.handling(event)
         except Exception as error:
             if _unavailable(error):

@@ -27,6 +27,8 @@ class _Thread(AIOKafkaConsumerThread):
     """Faust fixes how long a fetch may wait at 1.5 s. A broker that answers a waiting fetch only at its end, as librdkafka's
     in-process broker does, needs a shorter one."""
 
+    logger = logging.getLogger("faust")
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = transport.fetch_wait_ms  # noqa: SLF001 (there is no other way in)
@@ -34,6 +36,8 @@ class _Thread(AIOKafkaConsumerThread):
 
 
 class _Consumer(aiokafka_driver.Consumer):
+    logger = logging.getLogger("faust")
+
     def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 

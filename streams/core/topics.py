@@ -34,7 +34,7 @@ def ensure(bootstrap_servers: str, topics: tuple[Topic, ...] = TOPICS, *, replic
                             topic.name,
                             num_partitions=topic.partitions,
                             replication_factor=replication,
-                            topic_configs={"retention.ms": str(int(topic.retention.total_seconds() * 1000))},
+                            topic_configs=_configuration(topic),
                         )
                         for topic in missing
                     ]
@@ -42,6 +42,12 @@ def ensure(bootstrap_servers: str, topics: tuple[Topic, ...] = TOPICS, *, replic
         return [topic.name for topic in missing]
     finally:
         admin.close()
+
+
+def _configuration(topic: Topic) -> dict[str, str]:
+    """Kafka deletes whole segments: without short ones, what may stay for minutes would stay for days."""
+    retention_ms = int(topic.retention.total_seconds() * 1000)
+    return {"retention.ms": str(retention_ms), "segment.ms": str(max(retention_ms // 5, 60_000))}
 
 
 @dataclass(frozen=True)

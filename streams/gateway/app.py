@@ -1,11 +1,13 @@
 """The gateway's doors: /v1/glasses (WebSocket), /v1/events (makers' clouds) and the merchants' API."""
 
+from contextlib import suppress
 from datetime import timedelta
 
 from fastapi import FastAPI, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from schemas.gateway import SUBPROTOCOL
+from schemas.errors import Problem
+from schemas.gateway import SUBPROTOCOL, Refused
 from streams.core.bootstrap import Parts
 from streams.core.settings import version
 from streams.gateway import credentials, problems
@@ -17,6 +19,16 @@ from streams.gateway.publish import Publisher
 from streams.gateway.socket import GlassesSession
 
 DESCRIPTION = "Events of glasses in, answers out; and the merchants' API. Every refusal is problem details (RFC 9457)."
+
+
+_TRY_AGAIN_LATER = 1013  # WebSocket close code
+
+
+async def _end(socket: WebSocket, problem: Problem) -> None:
+    """Say why, and hang up."""
+    with suppress(RuntimeError, OSError, WebSocketDisconnect):
+        await socket.send_json(Refused(id=None, problem=problem).model_dump(mode="json", exclude_none=True))
+        await socket.close(_TRY_AGAIN_LATER, problem.code)
 
 
 def build_app(parts: Parts, publisher: Publisher, answers: Answers) -> FastAPI:
@@ -38,6 +50,8 @@ def build_app(parts: Parts, publisher: Publisher, answers: Answers) -> FastAPI:
             await GlassesSession(socket, device, publisher, answers, budget).run()
         except WebSocketDisconnect:
             return
+        except Exception as error:
+            await _end(socket, problems.problem_of(error))
 
     @app.get("/healthz", include_in_schema=False)
     async def health() -> dict[str, str]:

@@ -133,5 +133,6 @@ async def run(parts: Parts) -> None:
         handling=Direct(await parts.producer(), offers.handle),
         event_types=frozenset({"sighting.recognised", "sighting.unclear"}),
         window=parts.settings.window,
+        sheds_late=True,
     )
     await run_consumer(consumer, parts)

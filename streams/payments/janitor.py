@@ -3,9 +3,10 @@ proposals nobody answered. It does what the worker does, only later, on a schedu
 
 import asyncio
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from time import monotonic
 
-from streams.core import ready
+from streams.core import housekeeping, ready
 from streams.core.bootstrap import Parts
 from streams.core.database import Database, is_unavailable
 from streams.core.handling import transaction
@@ -19,6 +20,7 @@ from streams.payments.work import PaymentWork
 log = logging.getLogger(__name__)
 
 _PAUSE_S = 0.5
+_TIDY_EVERY_S = 600.0
 _AT_ONCE = 16
 _CALL_S = 30.0  # shorter than service.LEASE
 
@@ -52,10 +54,15 @@ async def run(parts: Parts) -> None:
     database = parts.database()
     janitor = Janitor(database, payment_work(parts))
     ready.announce()
+    tidied_at = -_TIDY_EVERY_S
     while True:
         try:
             looked_after = await janitor.round()
             await closing.expire(database)
+            if monotonic() - tidied_at > _TIDY_EVERY_S:
+                while await housekeeping.tidy(database, timedelta(days=parts.settings.hop_history_days)):
+                    pass
+                tidied_at = monotonic()
         except Exception as error:
             if not is_unavailable(error):
                 log.exception("a round failed")

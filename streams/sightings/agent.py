@@ -10,12 +10,11 @@ from streams.core.consume import Consumer
 from streams.core.faust_worker import run_consumer
 from streams.core.handling import Direct
 from streams.core.settings import require
-from streams.core.telemetry import metrics
 from streams.sightings import service
 from streams.sightings.triton import Recogniser, TritonRecogniser, Unavailable, Unreadable
 
 _SOURCE = "/sightings"
-_WORTH_STARTING_S = 0.02
+_AT_LEAST_S = 0.001  # Triton's client takes no zero
 
 
 class Sightings:
@@ -23,12 +22,9 @@ class Sightings:
         self._recogniser = recogniser
 
     async def handle(self, event: Event) -> list[tuple[str, Event]]:
-        """One answer per frame; none for a frame that is too late to be of use, which is counted."""
+        """One answer per frame, whatever it is."""
         intent, digest = event.intent or Intent.IDENTIFY, event.framedigest or ""
-        left = (event.deadline - datetime.now(UTC)).total_seconds() if event.deadline else 1.0
-        if left < _WORTH_STARTING_S:
-            metrics.count("augenblick.sightings.dropped", reason="too_late", role="sightings")
-            return []
+        left = max((event.deadline - datetime.now(UTC)).total_seconds() if event.deadline else 1.0, _AT_LEAST_S)
         try:
             codes = await self._recogniser.codes(event.data, left)
             result = service.decide(event.id, digest, intent, codes, self._recogniser.model)
@@ -50,5 +46,6 @@ async def run(parts: Parts) -> None:
         handling=Direct(await parts.producer(), Sightings(recogniser).handle),
         event_types=frozenset({"sighting.captured"}),
         window=parts.settings.window,
+        sheds_late=True,
     )
     await run_consumer(consumer, parts)

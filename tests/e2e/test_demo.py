@@ -1,0 +1,120 @@
+"""The demo as a person runs it: by its command, to its end, interrupted, and without Java."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from schemas.ids import JourneyId
+
+pytestmark = pytest.mark.timeout(600)
+
+COMMAND = [sys.executable, "-m", "infra.cli", "demo"]
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def belonging_to(root: Path) -> list[str]:
+    """The processes that have to do with a stack: its root is in their arguments, working directory or environment."""
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        try:
+            told = [*(process.info["cmdline"] or ()), process.cwd(), process.environ().get("AUGENBLICK_READY_FILE", "")]
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+        if any(str(root) in text for text in told):
+            found.append(" ".join(process.info["cmdline"] or ("?",))[:200])
+    return found
+
+
+def run_demo(root: Path, environment: dict[str, str]) -> dict[str, Any]:
+    finished = subprocess.run(  # noqa: PLW1510 (the status is looked at, with what was printed)
+        [*COMMAND, "--json", "--root", str(root)], capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=300
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    document: dict[str, Any] = json.loads(finished.stdout)
+    return document
+
+
+def started(root: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([*COMMAND, "--root", str(root)], cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def check(document: dict[str, Any]) -> None:
+    price, pay, unclear, doffed = document["journeys"]
+    assert [each["session"] for each in document["journeys"]] == ["price", "pay", "unclear", "doffed"]
+    assert price["ended"] == "offers.found" and "CNY" in price["told"][0] and "橙汁" in price["told"][0]
+    assert pay["ended"] == "captured" and pay["charges_in_the_providers_books"] == 1
+    assert [webhook["type"] for webhook in pay["webhooks"]] == ["payment.captured"] and pay["webhooks"][0]["verified"]
+    assert pay["receipt"]["entries"][-1] == "closed" and not pay["receipt"]["problems"]
+    assert pay["glance_to_paid_ms"] > pay["glance_to_answer_ms"] > 0
+    assert {"glance", "infer codes", "process payments.commands", "deliver webhook"} <= {hop["name"] for hop in pay["hops"]}
+    assert all(hop["ms"] >= 0 for each in document["journeys"] for hop in each["hops"])
+    assert unclear["ended"] == "look.again" and not unclear["payments"]
+    assert doffed["ended"] == "intent.refused" and not doffed["payments"]
+    assert doffed["charges_in_the_providers_books"] == 0
+    assert doffed["glance_to_paid_ms"] is None
+
+
+def test_the_demo_tells_of_every_journey_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    document = run_demo(tmp_path, dict(os.environ))
+    check(document)
+    for journey in document["journeys"]:
+        assert journey["trace"].endswith(JourneyId(journey["journey_id"]).uuid.hex)
+    assert belonging_to(tmp_path) == []
+
+
+def test_the_demo_runs_without_java_and_says_what_that_means(tmp_path: Path) -> None:
+    """On librdkafka's in-process broker: every program stays on the path but Java and Maven."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for folder in reversed(os.environ["PATH"].split(os.pathsep)):
+        for program in Path(folder).glob("*") if Path(folder).is_dir() else ():
+            if not program.name.startswith(("java", "mvn")):
+                (programs / program.name).unlink(missing_ok=True)
+                (programs / program.name).symlink_to(program)
+    environment = {**os.environ, "PATH": str(programs)}
+    environment.pop("JAVA_HOME", None)
+    document = run_demo(tmp_path / "stack", environment)
+    check(document)
+    assert any("in memory" in note for note in document["notes"])
+    assert belonging_to(tmp_path / "stack") == []
+
+
+def wait_for(process: subprocess.Popen[bytes], words: bytes) -> None:
+    """Until the demo says on standard error that it has come so far."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line:
+            return
+    pytest.fail(f"the demo ended before it said {words!r}")
+
+
+@pytest.mark.parametrize("words", [b"starting Kafka", b"starting the platform", b"A glance"])
+def test_ctrl_c_ends_everything(tmp_path: Path, words: bytes) -> None:
+    process = started(tmp_path)
+    wait_for(process, words)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors.decode()[-2000:]
+    assert b"Interrupted" in errors
+    assert b"Traceback" not in errors
+    assert belonging_to(tmp_path) == []
+
+
+def test_a_demo_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
+    process = started(tmp_path)
+    wait_for(process, b"A glance")
+    assert len(belonging_to(tmp_path)) > 10
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 20
+    while belonging_to(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert belonging_to(tmp_path) == []
