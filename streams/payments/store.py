@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.digests import canonical_json, sha256_hex
@@ -129,8 +129,15 @@ async def lease_attempt(connection: AsyncConnection, attempt_id: AttemptId, unti
     await connection.execute(update(attempts).where(attempts.c.id == attempt_id).values(next_ask_at=until))
 
 
-async def remember_reference(connection: AsyncConnection, attempt_id: AttemptId, reference: str) -> None:
-    await connection.execute(update(attempts).where(attempts.c.id == attempt_id).values(reference=reference))
+async def remember_reference(connection: AsyncConnection, attempt_id: AttemptId, reference: str) -> str:
+    """The reference the attempt has from now on: this one, or the one that somebody else was quicker to put on record."""
+    statement = (
+        update(attempts)
+        .where(attempts.c.id == attempt_id)
+        .values(reference=func.coalesce(attempts.c.reference, reference))
+        .returning(attempts.c.reference)
+    )
+    return str((await connection.execute(statement)).scalar_one())
 
 
 async def record_outcome(

@@ -107,9 +107,11 @@ class PaymentWork:
             if not isinstance(opened, Opened):
                 return opened
             async with self._database.transaction() as connection:
-                await store.remember_reference(connection, command.attempt_id, opened.reference)
-            command = command.model_copy(update={"reference": opened.reference})
-        elif resumed:
+                reference = await store.remember_reference(connection, command.attempt_id, opened.reference)
+            command = command.model_copy(update={"reference": reference})
+            # A worker that was believed dead may have opened it as well. What it put on record counts; ours is never submitted.
+            resumed = reference != opened.reference
+        if resumed and command.reference is not None:
             found = await connector.fetch(command.reference, command)
             if not isinstance(found, NotSubmitted):
                 return found

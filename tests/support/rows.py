@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from infra.sandbox.glasses import DeviceKey
 from schemas.ids import DeviceId, EndpointId, JourneyId, MakerId, MerchantId, OfferId, OrderId, PaymentId, ProposalId
 from schemas.money import Money
-from schemas.payments import Payer
+from schemas.payments import CartLine, Payer, PresenceMethod, ProposalTerms
 from schemas.tables import catalogue_products, metadata, offers, payments, proposals
 from streams.core.database import Database
 from streams.core.sealing import Sealer
@@ -118,9 +118,11 @@ class Rows:
         async with self.database.transaction() as connection:
             return await provisioning.add_endpoint(connection, self.sealer, shop.merchant_id, url, None)
 
-    async def approved_payment(self, total: Money | None = None) -> ApprovedPayment:
+    async def approved_payment(
+        self, total: Money | None = None, *, glasses: PairedGlasses | None = None, provider: str = "stripe"
+    ) -> ApprovedPayment:
         """As the wearer's yes leaves it, with the offer and the proposal it stands on."""
-        shop, glasses = await self.merchant(), await self.glasses()
+        shop, glasses = await self.merchant(), glasses or await self.glasses()
         payment = ApprovedPayment(PaymentId.new(), ProposalId.new(), shop.merchant_id, total or Money.of(1299, "EUR"))
         later = datetime.now(UTC) + timedelta(minutes=5)
         common = {"journey_id": JourneyId.new(), "device_id": glasses.device_id, "merchant_id": shop.merchant_id}
@@ -142,7 +144,7 @@ class Rows:
             **common,
             **money,
             "offer_id": offer["id"],
-            "terms": {},
+            "terms": _terms(payment, glasses, later).model_dump(mode="json"),
             "digest": "0" * 64,
             "nonce": str(payment.proposal_id),
             "state": "approved",
@@ -155,7 +157,7 @@ class Rows:
             **common,
             **money,
             "state": "approved",
-            "provider": "stripe",
+            "provider": provider,
             "locale": "de-DE",
         }
         async with self.database.transaction() as connection:
@@ -169,3 +171,19 @@ class Rows:
         query = select(func.count()).where(*(columns[name] == value for name, value in equal.items()))
         async with self.database.transaction() as connection:
             return int((await connection.execute(query)).scalar_one())
+
+
+def _terms(payment: ApprovedPayment, glasses: PairedGlasses, expires_at: datetime) -> ProposalTerms:
+    line = CartLine(title="Organic milk", gtin="0" + gtin13(0), quantity=1, unit_price=payment.total, total=payment.total)
+    return ProposalTerms(
+        proposal_id=payment.proposal_id,
+        device_id=glasses.device_id,
+        merchant_id=payment.merchant_id,
+        payee="Kvarteret",
+        total=payment.total,
+        cart=(line,),
+        text=f"Pay {payment.total} to Kvarteret?",
+        presence=(PresenceMethod.PRESS,),
+        nonce="n" * 32,
+        expires_at=expires_at,
+    )
