@@ -29,7 +29,7 @@ from infra.sandbox.receiver import Receiver
 from infra.sandbox.sessions import picture
 from infra.sandbox.shopper import Shopper, Tally
 from infra.sandbox.world import Device, World
-from schemas.errors import Misconfigured
+from schemas.errors import AugenblickError, Misconfigured
 from streams.core.database import Database, create_engine
 from streams.core.sealing import Sealer
 from streams.core.supervisor import ProcessEvent, ProcessSpec, ProcessState, Supervisor
@@ -113,6 +113,10 @@ class Report:
         }
 
 
+class RoleGone(AugenblickError):
+    """A role that was killed does not come back."""
+
+
 class Killer:
     """Kills random roles as the purchases go on; no role again before it is back."""
 
@@ -132,7 +136,7 @@ class Killer:
             self._changed.notify_all()
 
     async def run(self, payments: int, kills: int) -> None:
-        """Until all have been killed and are back. Raises TimeoutError for one that does not come back."""
+        """Until all have been killed and are back. Raises RoleGone."""
         async with asyncio.TaskGroup() as returning:
             for due in sorted(self._random.uniform(0, payments * 0.95) for _ in range(kills)):
                 async with self._changed:
@@ -147,27 +151,33 @@ class Killer:
     async def _kill(self, role: str) -> None:
         started = perf_counter()
         pid = await self._supervisor.kill_process(role)
-        async with asyncio.timeout(_BACK_WITHIN_S):
-            while not self._works(role, not_as=pid):
-                await asyncio.sleep(0.02)
+        while not self._works(role, not_as=pid):
+            if perf_counter() - started > _BACK_WITHIN_S:
+                raise RoleGone(f"{role} was killed and is not back after {_BACK_WITHIN_S:g} s: {self._log(role)}")
+            await asyncio.sleep(0.02)
         self.kills.append(Kill(role, perf_counter() - started))
         self._tell(f"{role} was killed and is back after {self.kills[-1].back_s:.1f} s")
         async with self._changed:
             self._away.discard(role)
             self._changed.notify_all()
 
+    def _log(self, role: str) -> Path:
+        return self._supervisor.status(role).log_file
+
     def _works(self, role: str, *, not_as: int) -> bool:
         status = self._supervisor.status(role)
         if status.state is ProcessState.FAILED:
-            raise RuntimeError(f"{role} does not start any more: {status.problem}")
+            raise RoleGone(f"{role} does not start any more, it {status.problem}: {self._log(role)}")
         file = self._ready_files[role]
         return status.pid not in (None, not_as) and file.exists() and file.read_text() == str(status.pid)
 
 
 async def run(plan: Plan, root: Path | None, tell: Callable[[str], None]) -> Report:
     """The whole drill. `tell` hears how it goes. Raises Misconfigured, or what keeps it from being carried out."""
-    if "AUGENBLICK_STRIPE_API_KEY" in os.environ:
-        raise Misconfigured("A drill pays in the sandbox only: unset AUGENBLICK_STRIPE_API_KEY.")
+    if account := [name for name in os.environ if name.startswith("AUGENBLICK_STRIPE_")]:
+        raise Misconfigured(f"A drill pays in the sandbox only: unset {', '.join(sorted(account))}.")
+    if root is not None and (root / "data").exists():
+        raise Misconfigured(f"{root} holds data of an earlier run, which would be in its books: choose a new directory.")
     place = root or Path(tempfile.mkdtemp(prefix="augenblick-drill-"))
     report: Report | None = None
     try:
@@ -254,13 +264,16 @@ class _Drill:
         turns = iter(range(self._plan.payments))
         gateway = f"ws://{self._platform.gateway_address}/v1/glasses"
         frames = [picture(name) for name in PICTURES]
-        async with asyncio.TaskGroup() as tasks:
-            killing = tasks.create_task(killer.run(self._plan.payments, self._plan.kills))
-            for device in self._devices:
-                own = Random(random.random())  # noqa: S311
-                shopper = Shopper(gateway, device, frames, own, self._approvals, self._tally, killer.bought)
-                tasks.create_task(shopper.shop(turns))
-            tasks.create_task(self._report_progress(killing))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                killing = tasks.create_task(killer.run(self._plan.payments, self._plan.kills))
+                for device in self._devices:
+                    own = Random(random.random())  # noqa: S311
+                    shopper = Shopper(gateway, device, frames, own, self._approvals, self._tally, killer.bought)
+                    tasks.create_task(shopper.shop(turns))
+                tasks.create_task(self._report_progress(killing))
+        except ExceptionGroup as errors:
+            raise _first(errors) from errors
 
     async def _report_progress(self, killing: asyncio.Task[None]) -> None:
         while not killing.done():
@@ -300,6 +313,14 @@ def _announced_anew(spec: ProcessSpec) -> ProcessSpec:
     if file := spec.environment.get("AUGENBLICK_READY_FILE"):
         return dataclasses.replace(spec, before_start=partial(Path(file).unlink, missing_ok=True))
     return spec
+
+
+def _first(errors: ExceptionGroup[Exception]) -> Exception:
+    """What came first is the cause; whatever else ran was only stopped by it."""
+    error: Exception = errors
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _silent(event: ProcessEvent) -> None:

@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from infra.sandbox.books import Approval
 from infra.sandbox.glasses import Glasses, LinkLost, Message
 from infra.sandbox.world import Device
+from schemas.errors import AugenblickError
 from schemas.ids import EventId
 from schemas.payments import SETTLED_STATES
 
@@ -31,7 +32,7 @@ _FOR_THE_MOMENT = {"unavailable", "overloaded"}
 _LOOK_AGAIN = {"offer-expired", "proposal-closed", "proposal-expired", "approval-expired"}
 
 
-class PurchaseFailed(Exception):
+class PurchaseFailed(AugenblickError):
     """The platform did not let a wearer buy what every wearer may buy."""
 
 

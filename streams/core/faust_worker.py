@@ -8,6 +8,7 @@ from typing import Any
 
 import faust
 from faust.contrib.asgi import faust_app_running
+from faust.tables import TableManager
 from faust.transport.drivers import aiokafka as aiokafka_driver
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from mode import CrashingSupervisor
@@ -50,6 +51,16 @@ class _Transport(aiokafka_driver.Transport):
         self.fetch_wait_ms = fetch_wait_ms
 
 
+class _NoTables(TableManager):
+    """Faust gives tables a second to register, at every start. There are none: a worker that was killed is back sooner."""
+
+    logger = logging.getLogger("faust")
+
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
+
+
 class WorkerCrashed(AugenblickError):
     """The worker cannot go on; its events are unacknowledged and wait for its successor."""
 
@@ -64,6 +75,7 @@ def build_app(consumer: Consumer, database: Database, bootstrap_servers: str, se
         topic_disable_leader=True,
         table_standby_replicas=0,
         store="memory://",
+        TableManager=_NoTables,
         web_enabled=False,
         producer_threaded=False,
         stream_wait_empty=True,

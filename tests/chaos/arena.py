@@ -114,6 +114,9 @@ class Arena:
         """How often each event had its effect."""
         return await self._counted("SELECT event_id FROM chaos_rows WHERE consumer = :consumer", topic)
 
+    async def done(self, topic: Topic) -> int:
+        return sum((await self.rows(topic)).values())
+
     async def tries(self, topic: Topic) -> Counter[str]:
         """How often each event was begun, whatever came of it."""
         return await self._counted("SELECT event_id FROM chaos_tries WHERE consumer = :consumer", topic)

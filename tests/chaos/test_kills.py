@@ -1,50 +1,82 @@
-"""SIGKILL, at any moment."""
+"""SIGKILL, at any moment; and workers that come and go."""
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from schemas.events import Event
+from schemas.topics import Topic
 from tests.chaos.arena import Arena, event
 from tests.support.waiting import eventually
 
 KILLS = 20
 BATCH = 20
+AHEAD = 400
 
 
-async def test_twenty_kills_with_events_in_flight_lose_nothing_and_double_nothing(arena: Arena) -> None:
-    """Two workers share a topic; again and again one of them is killed in the middle of its work."""
-    topic, sent = arena.new_topic(), list[Event]()
-    workers = [await arena.consumer(topic, instance="0"), await arena.consumer(topic, instance="1")]
-    over = asyncio.Event()
+@asynccontextmanager
+async def kept_busy(arena: Arena, topic: Topic) -> AsyncIterator[list[Event]]:
+    """Within the block there is always more to do than is done; afterwards the list holds all that was sent."""
+    sent, over = list[Event](), asyncio.Event()
 
-    async def keep_busy() -> None:
-        """There is always more to do than is done."""
+    async def send() -> None:
         while not over.is_set():
-            handled = sum((await arena.rows(topic)).values())
-            if len(sent) - handled < 400:
+            if len(sent) - await arena.done(topic) < AHEAD:
                 batch = [event("/slow", number) for number in range(BATCH)]
                 await arena.send(topic, batch)
                 sent.extend(batch)
 
-    busy = asyncio.create_task(keep_busy())
+    sending = asyncio.create_task(send())
+    try:
+        yield sent
+    finally:
+        over.set()
+        await sending
+
+
+async def progress(arena: Arena, topic: Topic, *, within_s: float = 60.0) -> None:
+    before = await arena.done(topic)
+
+    async def more_is_done() -> bool:
+        return await arena.done(topic) > before + 10
+
+    await eventually(more_is_done, within_s=within_s, what="progress")
+
+
+async def test_twenty_kills_with_events_in_flight_lose_nothing_and_double_nothing(arena: Arena) -> None:
+    """Two workers share a topic; again and again one of them is killed in the middle of its work."""
+    topic = arena.new_topic()
+    workers = [await arena.consumer(topic, instance="0"), await arena.consumer(topic, instance="1")]
     before = len(arena.killed)
-    while len(arena.killed) - before < KILLS:
-        worker = random.choice(workers)
-        await arena.back(worker)
-        done = sum((await arena.rows(topic)).values())
-
-        async def more_is_done(done: int = done) -> bool:
-            return sum((await arena.rows(topic)).values()) > done + 10
-
-        await eventually(more_is_done, within_s=60, what="progress")
-        await arena.kill(worker)
-    over.set()
-    await busy
+    async with kept_busy(arena, topic) as sent:
+        while len(arena.killed) - before < KILLS:
+            worker = random.choice(workers)
+            await arena.back(worker)
+            await progress(arena, topic)
+            await arena.kill(worker)
 
     await arena.all_handled_once(topic, sent, within_s=120)
-    assert len(set(arena.killed)) - before >= KILLS
+    assert len(set(arena.killed[before:])) >= KILLS
     # Otherwise nothing was in flight, and nothing was proven.
     again = sum(times - 1 for times in (await arena.tries(topic)).values())
     assert again >= KILLS, f"only {again} events were in flight when a worker was killed"
     assert await arena.dead_letters(topic) == {}
     await arena.stop(*workers)
+
+
+async def test_partitions_change_hands_in_the_middle_of_work(arena: Arena) -> None:
+    """A second worker joins, and takes over some partitions; then the first goes for good, and the second takes all."""
+    topic = arena.new_topic()
+    first = await arena.consumer(topic, instance="0")
+    async with kept_busy(arena, topic) as sent:
+        await progress(arena, topic)
+        second = await arena.consumer(topic, instance="1")
+        await progress(arena, topic)
+        await arena.stop(first)
+        left_at = await arena.done(topic)
+
+    await arena.all_handled_once(topic, sent, within_s=180)
+    assert len(sent) > left_at, "the first left nothing to be taken over"
+    assert await arena.dead_letters(topic) == {}
+    await arena.stop(second)

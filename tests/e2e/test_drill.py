@@ -41,6 +41,16 @@ def test_a_real_account_is_not_touched(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
+def test_books_of_an_earlier_drill_are_not_mixed_in(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    done = subprocess.run(
+        [*COMMAND, "--root", str(tmp_path)], cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "choose a new directory" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     options = ["--payments", "100000", "--kills", "0", "--root", str(tmp_path)]
     drill = subprocess.Popen([*COMMAND, *options], cwd=CHECKOUT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

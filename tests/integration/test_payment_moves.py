@@ -8,7 +8,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.ids import JourneyId
-from schemas.money import Money
 from schemas.payments import PAYMENT_MOVES, PaymentState
 from schemas.tables import payment_moves, payments, receipt_entries
 from streams.core import receipts
@@ -105,8 +104,13 @@ async def test_what_a_payment_is_for_cannot_change_together_with_an_allowed_move
 
 
 async def test_nothing_is_paid_that_costs_nothing(rows: Rows) -> None:
-    with pytest.raises(DBAPIError, match="ck_payments_total"):
-        await rows.approved_payment(total=Money.of(0, "EUR"))
+    payment = await rows.approved_payment()
+    async with rows.database.transaction() as connection:
+        row = (await connection.execute(select(payments).where(payments.c.id == payment.id))).mappings().one()
+        await connection.execute(delete(payments).where(payments.c.id == payment.id))
+        for nothing in (0, -1):
+            again = insert(payments).values({**row, "total_minor": nothing})
+            assert await refused(connection, lambda again=again: connection.execute(again))  # type: ignore[misc]
 
 
 async def test_a_receipt_is_only_ever_added_to(database: Database) -> None:

@@ -18,12 +18,12 @@ import sys
 from pathlib import Path
 
 import psycopg
-import uvloop
 from sqlalchemy import text
 
 from schemas.events import Event
 from schemas.payments import WearChanged
 from schemas.topics import TOPICS
+from streams.cli import _run_until_signalled
 from streams.core.bootstrap import composed
 from streams.core.consume import Consumer
 from streams.core.faust_worker import run_consumer
@@ -85,4 +85,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    _run_until_signalled(main)

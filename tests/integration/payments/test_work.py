@@ -39,7 +39,6 @@ from streams.payments.janitor import Janitor
 from streams.payments.work import PaymentWork
 from tests.support.rows import Rows
 
-
 CAPABILITIES = PaymentCapabilities(frozenset({"authorise"}), timedelta(0))
 
 
