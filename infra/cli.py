@@ -38,6 +38,31 @@ RootOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
 
+@app.callback()
+def use_what_runs(context: typer.Context) -> None:
+    """What is said here is not shown: the help is the application's own."""
+    if context.invoked_subcommand not in _OWN_STACK:
+        _use_running_stack()
+
+
+# These start or look at a stack themselves; a role is given everything by whoever starts it.
+_OWN_STACK = {"up", "down", "status", "doctor", "demo", "drill", "run", "prepare"}
+_ADDRESSES = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "TRITON_URL")
+
+
+def _use_running_stack() -> None:
+    """Commands meet the stack that `augenblick up` runs here, unless the environment names servers of one's own."""
+    import os
+
+    if any(name in os.environ for name in _ADDRESSES) or Path(".env").exists():
+        return
+    from infra.local.stack import default_root
+    from infra.local.state import running_environment
+
+    for name, value in (running_environment(default_root()) or {}).items():
+        os.environ.setdefault(name, value)
+
+
 @app.command()
 def up(
     root: RootOption = None,
@@ -183,7 +208,9 @@ def demo(
                     spinner.stop()
                     report.print_table(console, shown, seconds)
                 if keep:
-                    progress.print("\nEverything stays up until Ctrl-C.")
+                    for what, address in shown.addresses.items():
+                        progress.print(f"{what:32} {address}")
+                    progress.print("Everything stays up until Ctrl-C.")
                     await asyncio.Event().wait()
 
     _run_until_signalled(show())

@@ -68,6 +68,7 @@ def migrate(revision: Annotated[str, typer.Argument(help="a revision, or `base` 
     from streams.core.settings import load, require
 
     move_to(require(load().database_url, "database_url").get_secret_value(), revision)
+    typer.echo(f"the database is at revision {revision}")
 
 
 @app.command()

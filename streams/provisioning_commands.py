@@ -141,7 +141,8 @@ def _or_explain(work: Callable[[], Result]) -> Result:
     try:
         return work()
     except Rejected as refusal:
-        fields = "".join(f"\n  {error.pointer} {error.detail}" for error in refusal.problem.errors)
+        details = [error for error in refusal.problem.errors if error.detail != refusal.problem.detail]
+        fields = "".join(f"\n  {error.pointer} {error.detail}" for error in details)
         raise Misconfigured(f"{refusal.problem.title}: {refusal.problem.detail}{fields}") from refusal
     except ValueError as error:
         raise Misconfigured(str(error)) from error

@@ -130,7 +130,7 @@ def _space(layout: Layout) -> Iterator[Finding]:
     text = f"{available / GIGABYTE:.1f} GiB available"
     state = read_state(layout.run)
     if available < MEMORY_WANTED_BYTES and not (state and state.daemon_is_alive):
-        yield Finding("Memory", "note", f"{text}; the stack and the platform take about 1 GiB", "End other programs")
+        yield Finding("Memory", "note", f"{text}; the stack and the platform take about 2 GiB", "End other programs")
     else:
         yield Finding("Memory", "ok", text)
 

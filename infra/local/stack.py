@@ -90,6 +90,8 @@ class LocalStack:
     @property
     def environment(self) -> dict[str, str]:
         """The environment variables for the platform's processes. An in-memory Kafka's address changes with its every start."""
+        if self._platform is not None:
+            return self._platform.environment
         environment = dict(self._given)
         for component in self._components:
             environment.update(component.environment())

@@ -14,14 +14,13 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from random import Random
 from statistics import median
 from time import perf_counter
 from typing import Any
 
-from infra.local.platform import Platform
+from infra.local.platform import SANDBOX_NOTE, Platform
 from infra.local.stack import LocalStack
 from infra.sandbox import books, localstripe
 from infra.sandbox.books import Approval, Book, Books, Fault, Finding
@@ -32,7 +31,7 @@ from infra.sandbox.world import Device, World
 from schemas.errors import AugenblickError, Misconfigured
 from streams.core.database import Database, create_engine
 from streams.core.sealing import Sealer
-from streams.core.supervisor import ProcessEvent, ProcessSpec, ProcessState, Supervisor
+from streams.core.supervisor import ProcessEvent, Supervisor
 
 KILLABLE = ("sightings", "offers", "intents", "payments", "janitor", "webhooks", "dispatcher", "relay")
 PICTURES = ("milk", "juice", "oat-drink")
@@ -120,9 +119,8 @@ class RoleGone(AugenblickError):
 class Killer:
     """Kills random roles as the purchases go on; no role again before it is back."""
 
-    def __init__(self, supervisor: Supervisor, ready_files: dict[str, Path], random: Random, tell: Callable[[str], None]) -> None:
+    def __init__(self, supervisor: Supervisor, random: Random, tell: Callable[[str], None]) -> None:
         self._supervisor = supervisor
-        self._ready_files = ready_files
         self._random = random
         self._tell = tell
         self._changed = asyncio.Condition()
@@ -149,27 +147,22 @@ class Killer:
                 returning.create_task(self._kill(role))
 
     async def _kill(self, role: str) -> None:
+        await self._ready(role)  # it may be on its way back from a crash of its own
         started = perf_counter()
-        pid = await self._supervisor.kill_process(role)
-        while not self._works(role, not_as=pid):
-            if perf_counter() - started > _BACK_WITHIN_S:
-                raise RoleGone(f"{role} was killed and is not back after {_BACK_WITHIN_S:g} s: {self._log(role)}")
-            await asyncio.sleep(0.02)
+        await self._supervisor.kill_process(role)
+        await self._ready(role)
         self.kills.append(Kill(role, perf_counter() - started))
         self._tell(f"{role} was killed and is back after {self.kills[-1].back_s:.1f} s")
         async with self._changed:
             self._away.discard(role)
             self._changed.notify_all()
 
-    def _log(self, role: str) -> Path:
-        return self._supervisor.status(role).log_file
-
-    def _works(self, role: str, *, not_as: int) -> bool:
-        status = self._supervisor.status(role)
-        if status.state is ProcessState.FAILED:
-            raise RoleGone(f"{role} does not start any more, it {status.problem}: {self._log(role)}")
-        file = self._ready_files[role]
-        return status.pid not in (None, not_as) and file.exists() and file.read_text() == str(status.pid)
+    async def _ready(self, role: str) -> None:
+        try:
+            await self._supervisor.wait_until_ready(role, _BACK_WITHIN_S)
+        except TimeoutError:
+            log = self._supervisor.status(role).log_file
+            raise RoleGone(f"{role} was killed and is not back after {_BACK_WITHIN_S:g} s. Its log: {log}") from None
 
 
 async def run(plan: Plan, root: Path | None, tell: Callable[[str], None]) -> Report:
@@ -196,10 +189,8 @@ async def _drill(plan: Plan, root: Path, tell: Callable[[str], None]) -> Report:
     # An empty configuration: whatever servers the environment names are not looked at.
     stack = LocalStack(root, components=("kafka", "postgres", "triton"), configured={}, on_event=_silent)
     async with stack:
-        platform = Platform.plan(stack.layout, stack.environment, _SETTINGS)
         receiver = Receiver(stack.layout)
-        specs = platform.specs(with_topics="AUGENBLICK_KAFKA_IN_MEMORY" not in stack.environment)
-        await stack.supervisor.start([*map(_announced_anew, specs), receiver.spec()])
+        platform = await stack.start_platform(receiver.spec(), settings=_SETTINGS)
         database = Database(create_engine(platform.environment["DATABASE_URL"]))
         try:
             world = World(database, Sealer(platform.environment["AUGENBLICK_SECRET_KEY"]), platform.provider_address)
@@ -211,7 +202,7 @@ async def _drill(plan: Plan, root: Path, tell: Callable[[str], None]) -> Report:
         finally:
             await database.close()
     report.total_s = perf_counter() - began
-    report.notes = stack.notes
+    report.notes = [note for note in stack.notes if note != SANDBOX_NOTE]
     return report
 
 
@@ -238,8 +229,7 @@ class _Drill:
 
     async def run(self) -> Report:
         random = Random(self._plan.seed)  # noqa: S311 -- a drill is to be repeatable, not unguessable
-        ready_files = {role: self._stack.layout.run / "ready" / role for role in KILLABLE}
-        killer = Killer(self._stack.supervisor, ready_files, random, self._tell)
+        killer = Killer(self._stack.supervisor, random, self._tell)
         started = perf_counter()
         self._tell(f"{self._plan.payments} payments by {self._plan.devices} wearers, {self._plan.kills} kills")
         await self._pay(killer, random)
@@ -306,13 +296,6 @@ class _Drill:
             unfinished=unfinished,
             broken_receipts=broken,
         )
-
-
-def _announced_anew(spec: ProcessSpec) -> ProcessSpec:
-    """A role that starts again is not ready because its predecessor was."""
-    if file := spec.environment.get("AUGENBLICK_READY_FILE"):
-        return dataclasses.replace(spec, before_start=partial(Path(file).unlink, missing_ok=True))
-    return spec
 
 
 def _first(errors: ExceptionGroup[Exception]) -> Exception:

@@ -7,4 +7,4 @@ from streams.core.web import serve
 
 async def run(parts: Parts) -> None:
     settings = parts.settings
-    await serve(make_app(settings, parts.database()), settings.console_host, settings.console_port)
+    await serve(make_app(settings, parts.database(verified=True)), settings.console_host, settings.console_port)

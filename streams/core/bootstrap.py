@@ -20,9 +20,11 @@ class Parts:
         self.closing = closing
         self._made: dict[str, Any] = given
 
-    def database(self) -> Database:
+    def database(self, *, verified: bool = False) -> Database:
+        """See `create_engine`; whoever asks first decides."""
         if "database" not in self._made:
-            database = Database(create_engine(self.database_url(), connections=self.settings.window + 4))
+            engine = create_engine(self.database_url(), connections=self.settings.window + 4, verified=verified)
+            database = Database(engine)
             self.closing.push_async_callback(database.close)
             self._made["database"] = database
         return self._made["database"]  # type: ignore[no-any-return]

@@ -30,14 +30,15 @@ def parse_url(url: str) -> URL:
     return parsed
 
 
-def create_engine(url: str, *, connections: int = 10) -> AsyncEngine:
-    """`url` is postgresql://… in any SQLAlchemy spelling; psycopg 3 is used. A statement may take 15 s, a lock 5 s."""
+def create_engine(url: str, *, connections: int = 10, verified: bool = False) -> AsyncEngine:
+    """`url` is postgresql://… in any SQLAlchemy spelling; psycopg 3 is used. A statement may take 15 s, a lock 5 s. With
+    `verified` a connection is tried before it is used: for those who do not try again by themselves."""
     engine = create_async_engine(
         parse_url(url).set(drivername="postgresql+psycopg"),
         pool_size=connections,
         max_overflow=0,
         pool_timeout=10,
-        pool_pre_ping=False,
+        pool_pre_ping=verified,
         connect_args={
             "connect_timeout": 5,
             "options": "-c statement_timeout=15000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=60000",

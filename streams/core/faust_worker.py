@@ -61,12 +61,17 @@ class _NoTables(TableManager):
         await self.recovery.start()
 
 
+class _App(faust.App):
+    def _create_directories(self) -> None:
+        """None: nothing is kept in files."""
+
+
 class WorkerCrashed(AugenblickError):
     """The worker cannot go on; its events are unacknowledged and wait for its successor."""
 
 
 def build_app(consumer: Consumer, database: Database, bootstrap_servers: str, settings: Settings) -> faust.App:
-    app = faust.App(
+    app = _App(
         consumer.name,
         broker=[f"aiokafka://{address.strip()}" for address in bootstrap_servers.split(",")],
         autodiscover=False,
@@ -124,6 +129,7 @@ def build_app(consumer: Consumer, database: Database, bootstrap_servers: str, se
 
 async def run_consumer(consumer: Consumer, parts: Parts) -> None:
     """Until cancelled. Raises WorkerCrashed when the agent cannot go on."""
+    await parts.database().ping()  # what is slow the first time is not left to the first event
     app = build_app(consumer, parts.database(), parts.kafka(), parts.settings)
     async with faust_app_running(app, stop_timeout=20):
         announced = False

@@ -33,7 +33,6 @@ class Settings(BaseSettings):
     )
     stripe_api_key: SecretStr | None = Field(default=None, description="the secret key of the Stripe account, sk_…")
     stripe_api_base: str | None = Field(default=None, description="another address of Stripe's API, for test servers")
-    stripe_webhook_secret: SecretStr | None = Field(default=None, description="signs Stripe's notifications, whsec_…")
     stripe_return_url: str | None = Field(
         default=None, description="the page payers come back to after they confirmed a payment at their bank"
     )
@@ -58,11 +57,11 @@ class Settings(BaseSettings):
     )
     webhook_timeout_s: float = Field(default=15.0, gt=0, le=60, description="how long a merchant's endpoint may take to answer")
     payment_provider: str = Field(default="stripe", description="who takes the money")
-    shops: tuple[str, ...] = Field(default=("catalogue",), description="the shops that are asked, as a JSON list")
+    shops: Annotated[tuple[str, ...], NoDecode] = Field(default=("catalogue",), description="the shops that are asked, by commas")
     translator: str = Field(default="glossary", description="who translates products' titles")
     hop_history_days: int = Field(default=7, ge=1, description="how long the console remembers journeys' hops")
 
-    @field_validator("webhook_schedule_s", mode="before")
+    @field_validator("webhook_schedule_s", "shops", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

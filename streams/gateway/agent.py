@@ -21,6 +21,7 @@ async def run(parts: Parts) -> None:
         fetch_max_wait_ms=parts.settings.kafka_fetch_wait_ms,
     )
     parts.closing.push_async_callback(consumer.stop)
+    parts.database(verified=True)
     answers = Answers(consumer)
     await answers.start()
     app = build_app(parts, Publisher(await parts.producer()), answers)

@@ -86,7 +86,7 @@ class EventsEndpoint:
         try:
             async with asyncio.timeout(seconds):
                 async for answer in listener.events():
-                    if answer.journeyid == event.journeyid:
+                    if event.id == answer.subject or event.journeyid == answer.journeyid:
                         return answer
         except TimeoutError:
             return None

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from collections.abc import Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -40,6 +41,7 @@ class GlassesSession:
         self._budget = budget
         self._slot = FrameSlot()
         self._head: dict[str, Any] | None = None
+        self._refused_head = False
         self._dropped = 0
         self._sending = asyncio.Lock()
 
@@ -87,35 +89,34 @@ class GlassesSession:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 return
-            event_id = (self._head or {}).get("id")
-            try:
-                if (text := message.get("text")) is not None:
-                    event_id = await self._take_text(text)
-                else:
-                    await self._take_frame(message["bytes"])
-            except Exception as error:
-                self._head = None
-                await self._refuse(error, event_id)
+            if (text := message.get("text")) is not None:
+                await self._or_refuse(self._take_text(text))
+            elif self._refused_head:
+                self._refused_head = False  # its frame was on the way
+            else:
+                await self._or_refuse(self._take_frame(message["bytes"]), (self._head or {}).get("id"))
 
-    async def _take_text(self, text: str) -> str | None:
-        if self._head is not None:
-            self._head = None
-            raise Rejected("message-unexpected", "a frame was expected after its head")
-        document = _parse(text)
-        event_id = document.get("id") if isinstance(document.get("id"), str) else None
+    async def _or_refuse(self, taking: Coroutine[Any, Any, None], event_id: Any = None) -> None:
         try:
-            if document.get("type") == service.SIGHTING:
+            await taking
+        except Exception as error:
+            await self._refuse(error, event_id if isinstance(event_id, str) else None)
+
+    async def _take_text(self, text: str) -> None:
+        if self._head is not None:
+            missing, self._head = self._head, None
+            await self._refuse(Rejected("message-unexpected", "the head's frame did not follow"), str(missing.get("id")))
+        self._refused_head = False
+        document = _parse(text)
+        is_head = document.get("type") == service.SIGHTING
+        try:
+            if is_head:
                 self._expect_frame(document)
             else:
                 await self._take_intent(document)
-        except Rejected as error:
-            raise Rejected(
-                error.problem.code,
-                error.problem.detail,
-                instance=error.problem.instance or event_id,
-                errors=error.problem.errors,
-            ) from error
-        return event_id
+        except Exception as error:
+            self._refused_head = is_head
+            await self._refuse(error, document["id"] if isinstance(document.get("id"), str) else None)
 
     def _expect_frame(self, document: dict[str, Any]) -> None:
         length = document.get("bytes")
@@ -123,8 +124,8 @@ class GlassesSession:
             raise Rejected("event-invalid", "a sighting's head says how many `bytes` of JPEG follow")
         if "data" in document or "data_base64" in document:
             raise Rejected("event-invalid", "a sighting's frame follows as a binary message, not as data")
-        self._head = document
         frames.check_length(length)
+        self._head = document
 
     async def _take_frame(self, frame: bytes) -> None:
         head, self._head = self._head, None

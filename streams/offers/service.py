@@ -68,15 +68,16 @@ def answer(
         frame_digest=recognition.frame_digest,
         gtin=recognition.gtin,
         offers=offers,
-        text=sentence(offers, locale),
+        text=sentence(offers, locale, complete=not late and not failed),
         late_shops=late,
         failed_shops=failed,
     )
 
 
-def sentence(offers: tuple[ShownOffer, ...], locale: str) -> str:
+def sentence(offers: tuple[ShownOffer, ...], locale: str, *, complete: bool = True) -> str:
+    """`complete`: every shop has answered. Only then may it be said that none sells the product."""
     if not offers:
-        return wording.say("no_offer", locale)
+        return wording.say("no_offer" if complete else "shops_silent", locale)
     best = offers[0]
     key = "offer_found_converted" if best.converted_text else "offer_found"
     return wording.say(

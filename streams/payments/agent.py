@@ -36,10 +36,9 @@ def payment_work(parts: Parts) -> PaymentWork:
 
 
 def stripe_account(settings: Settings) -> StripeAccount:
-    key, secret = settings.stripe_api_key, settings.stripe_webhook_secret
+    key = settings.stripe_api_key
     return StripeAccount(
         api_key=key.get_secret_value() if key else None,
-        webhook_secret=secret.get_secret_value() if secret else None,
         address=settings.stripe_api_base,
         return_url=settings.stripe_return_url,
     )

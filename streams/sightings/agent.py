@@ -14,7 +14,8 @@ from streams.sightings import service
 from streams.sightings.triton import Recogniser, TritonRecogniser, Unavailable, Unreadable
 
 _SOURCE = "/sightings"
-_AT_LEAST_S = 0.001  # Triton's client takes no zero
+_FOR_THE_WAY_BACK_S = 0.15  # of the deadline: that recognition does not answer must be said in time, too
+_AT_LEAST_S = 0.01
 
 
 class Sightings:
@@ -24,7 +25,8 @@ class Sightings:
     async def handle(self, event: Event) -> list[tuple[str, Event]]:
         """One answer per frame, whatever it is."""
         intent, digest = event.intent or Intent.IDENTIFY, event.framedigest or ""
-        left = max((event.deadline - datetime.now(UTC)).total_seconds() if event.deadline else 1.0, _AT_LEAST_S)
+        left = (event.deadline - datetime.now(UTC)).total_seconds() if event.deadline else 1.0
+        left = max(left - _FOR_THE_WAY_BACK_S, _AT_LEAST_S)
         try:
             codes = await self._recogniser.codes(event.data, left)
             result = service.decide(event.id, digest, intent, codes, self._recogniser.model)

@@ -1,47 +1,11 @@
 """SIGKILL, at any moment; and workers that come and go."""
 
-import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
-from schemas.events import Event
-from schemas.topics import Topic
-from tests.chaos.arena import Arena, event
-from tests.support.waiting import eventually
+from tests.chaos.arena import Arena
+from tests.chaos.traffic import kept_busy, progress
 
 KILLS = 20
-BATCH = 20
-AHEAD = 400
-
-
-@asynccontextmanager
-async def kept_busy(arena: Arena, topic: Topic) -> AsyncIterator[list[Event]]:
-    """Within the block there is always more to do than is done; afterwards the list holds all that was sent."""
-    sent, over = list[Event](), asyncio.Event()
-
-    async def send() -> None:
-        while not over.is_set():
-            if len(sent) - await arena.done(topic) < AHEAD:
-                batch = [event("/slow", number) for number in range(BATCH)]
-                await arena.send(topic, batch)
-                sent.extend(batch)
-
-    sending = asyncio.create_task(send())
-    try:
-        yield sent
-    finally:
-        over.set()
-        await sending
-
-
-async def progress(arena: Arena, topic: Topic, *, within_s: float = 60.0) -> None:
-    before = await arena.done(topic)
-
-    async def more_is_done() -> bool:
-        return await arena.done(topic) > before + 10
-
-    await eventually(more_is_done, within_s=within_s, what="progress")
 
 
 async def test_twenty_kills_with_events_in_flight_lose_nothing_and_double_nothing(arena: Arena) -> None:

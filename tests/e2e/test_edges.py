@@ -126,6 +126,21 @@ async def test_a_frame_without_a_head(glasses: Glasses) -> None:
     await still_answers(glasses)
 
 
+async def test_a_head_whose_frame_does_not_follow_is_refused_and_what_came_instead_is_taken(glasses: Glasses) -> None:
+    lonely, following = str(EventId.new()), str(EventId.new())
+    await glasses.send_text(head(id=lonely))
+    await glasses.send("wear.changed", {"state": "worn"}, id=following)
+    assert (await glasses.accepted(lonely))["problem"]["code"] == "message-unexpected"
+    assert (await glasses.accepted(following))["type"] == "gateway.accepted"
+
+
+async def test_the_frame_of_a_refused_head_is_passed_over(glasses: Glasses) -> None:
+    await glasses.send_frame(blank_jpeg(), bytes=0)
+    await refusal(glasses)
+    await still_answers(glasses)
+    assert len([message for _, message in glasses.received if message["type"] == "gateway.problem"]) == 1
+
+
 # At the door.
 
 

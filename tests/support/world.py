@@ -107,11 +107,9 @@ def receiver_spec(stack: LocalStack, port: int) -> tuple[Receiver, ProcessSpec]:
 @asynccontextmanager
 async def running_platform(stack: LocalStack, settings: dict[str, str]) -> AsyncIterator[RunningPlatform]:
     """`stack` names every server; its supervisor runs the roles as well, and ends them with it."""
-    plan = Platform.plan(stack.layout, stack.environment, settings)
     ports = choose_ports(["merchant"], stack.layout.run / "ports.json")
     receiver, receiving = receiver_spec(stack, ports["merchant"])
-    with_topics = "AUGENBLICK_KAFKA_IN_MEMORY" not in stack.environment
-    await stack.supervisor.start([*plan.specs(with_topics=with_topics), receiving])
+    plan = await stack.start_platform(receiving, settings=settings)
     environment = plan.environment
     database = Database(create_engine(environment["DATABASE_URL"]))
     try:

@@ -78,7 +78,11 @@ def test_repeating_the_work_makes_the_same_offer() -> None:
 
 def test_the_sentence_names_price_and_shop() -> None:
     assert sentence((shown(Money.of(159, "EUR")),), "de-DE") == "Milch: 1,59\xa0€ bei Laden."
-    assert "Kein" not in sentence((), "de-DE") and "kein verbundener Laden" in sentence((), "de-DE")
+    assert "kein verbundener Laden" in sentence((), "de-DE")
+
+
+def test_of_a_product_nobody_sells_is_spoken_only_when_every_shop_has_answered() -> None:
+    assert "antworten gerade nicht" in sentence((), "de-DE", complete=False)
 
 
 @pytest.mark.parametrize("locale", ["zh-CN", "ja-JP", "en-US", "de-DE", "sv-SE", "fr-FR"])
