@@ -54,7 +54,7 @@ class Event(BaseModel):
     source: str = Field(min_length=1, max_length=200)
     type: str = Field(min_length=1, max_length=100)
     time: Timestamp
-    subject: str | None = Field(default=None, max_length=200)
+    subject: str | None = Field(default=None, min_length=1, max_length=200)
     datacontenttype: str = JSON
     dataschema: str | None = Field(default=None, max_length=200)
     data: bytes = Field(default=b"", repr=False)

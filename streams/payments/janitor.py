@@ -12,7 +12,7 @@ from streams.core.database import Database, is_unavailable
 from streams.core.handling import transaction
 from streams.core.telemetry import tracing
 from streams.intents import closing
-from streams.payments import store
+from streams.payments import service, store
 from streams.payments.agent import payment_work
 from streams.payments.store import Due
 from streams.payments.work import PaymentWork
@@ -34,8 +34,18 @@ class Janitor:
         """One round; returns how many payments were looked after."""
         async with self._database.transaction() as connection:
             due = await store.due_payments(connection, datetime.now(UTC), _AT_ONCE)
-        await asyncio.gather(*(self._resume(payment) for payment in due))
+        await asyncio.gather(*(self._look_after(payment) for payment in due))
         return len(due)
+
+    async def _look_after(self, due: Due) -> None:
+        """One payment's trouble (a means of payment that cannot be opened, say) must not keep the others waiting."""
+        try:
+            await self._resume(due)
+        except Exception as error:
+            if not is_unavailable(error):
+                log.exception("%s could not be looked after; it is tried again later", due.payment_id)
+                async with self._database.transaction() as connection:
+                    await store.lease_attempt(connection, due.attempt_id, datetime.now(UTC) + service.LEASE)
 
     async def _resume(self, due: Due) -> None:
         with tracing.span("janitor", journey=due.journey_id, parent=due.trace):

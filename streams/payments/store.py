@@ -161,16 +161,20 @@ class Due:
     """A payment with an attempt that nobody has settled in time. `trace`: where its work belongs."""
 
     payment_id: PaymentId
+    attempt_id: AttemptId
     journey_id: JourneyId
     trace: str | None
 
 
 async def due_payments(connection: AsyncConnection, now: datetime, limit: int) -> Sequence[Due]:
     query = (
-        select(attempts.c.payment_id, attempts.c.trace, payments.c.journey_id)
+        select(attempts.c.id, attempts.c.payment_id, attempts.c.trace, payments.c.journey_id)
         .join(payments, payments.c.id == attempts.c.payment_id)
         .where(attempts.c.next_ask_at <= now)
         .order_by(attempts.c.next_ask_at)
         .limit(limit)
     )
-    return [Due(PaymentId(row.payment_id), JourneyId(row.journey_id), row.trace) for row in await connection.execute(query)]
+    return [
+        Due(PaymentId(row.payment_id), AttemptId(row.id), JourneyId(row.journey_id), row.trace)
+        for row in await connection.execute(query)
+    ]

@@ -1,6 +1,7 @@
 """Attempts on a real database, with a provider that does what the worst ones do. The provider's own book counts the charges."""
 
 import asyncio
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -231,3 +232,19 @@ async def test_the_event_of_a_payment_that_is_not_there_does_nothing(case: Case)
     async with transaction(case.database) as unit:
         assert await case.work.open(PaymentId.new(), unit) is None
     assert case.provider.charged == 0
+
+
+async def test_a_payment_that_cannot_be_looked_after_does_not_keep_the_others_waiting(case: Case) -> None:
+    case.provider.lose_answers = 1
+    await case.worker()(case.due)
+    await case.time_passes()
+    keyless = Janitor(
+        case.database, PaymentWork(case.database, {"worst": case.provider}, Sealer(base64.b64encode(bytes(32)).decode()))
+    )
+    assert await keyless.round() >= 1
+    async with case.database.transaction() as connection:
+        query = select(attempts.c.next_ask_at).where(attempts.c.payment_id == case.payment_id)
+        assert (await connection.execute(query)).scalar_one() > datetime.now(UTC), "it is put off, not asked in every round"
+    await case.time_passes()
+    await case.janitor.round()
+    assert await case.state() == "captured"
