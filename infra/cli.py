@@ -257,13 +257,19 @@ def drill(
 
 def main() -> None:
     """Errors that are meant for the user are shown as a sentence, without a stack."""
+    from dotenv import load_dotenv
+
     from infra.local.component import ComponentUnavailable
     from infra.local.stack import StackRunning
     from schemas.errors import AugenblickError
     from streams.core.supervisor import ProcessFailed
 
     try:
+        load_dotenv(Path(".env"), override=False)  # for every command alike: what starts the servers, and what uses them
         app()
+    except KeyboardInterrupt:
+        _error("Interrupted.")
+        sys.exit(130)
     except (AugenblickError, ComponentUnavailable, StackRunning, ProcessFailed) as error:
         _error(str(error))
         sys.exit(1)

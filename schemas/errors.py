@@ -61,7 +61,7 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
     "device-unknown": ProblemType(401, "The device is not known", "Pair the device first: `augenblick device add`."),
     "device-revoked": ProblemType(403, "The device was revoked", "Pair the device again with a new key."),
-    "device-not-yours": ProblemType(403, "The device belongs to another maker", "Send only events of your own devices."),
+    "device-not-yours": ProblemType(403, "The device is not one of yours", "Send only events of your own devices."),
     # What was sent.
     "message-malformed": ProblemType(400, "The message cannot be read", "Send a CloudEvent as described in the makers' guide."),
     "message-unexpected": ProblemType(

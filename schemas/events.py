@@ -39,6 +39,9 @@ JSON = "application/json"
 JPEG = "image/jpeg"
 STRUCTURED = "application/cloudevents+json"
 
+# CloudEvents forbids control characters in attributes (section 3, type String); PostgreSQL cannot store one of them.
+PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
+
 Timestamp = Annotated[AwareDatetime, PlainSerializer(lambda at: at.astimezone(UTC).isoformat().replace("+00:00", "Z"))]
 DataModel = TypeVar("DataModel", bound=BaseModel)
 ModelClass = type[DataModel]  # inside Event, `type` is the attribute
@@ -50,13 +53,13 @@ class Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     specversion: Literal["1.0"] = "1.0"
-    id: str = Field(min_length=1, max_length=100)
-    source: str = Field(min_length=1, max_length=200)
-    type: str = Field(min_length=1, max_length=100)
+    id: str = Field(min_length=1, max_length=100, pattern=PRINTABLE)
+    source: str = Field(min_length=1, max_length=200, pattern=PRINTABLE)
+    type: str = Field(min_length=1, max_length=100, pattern=PRINTABLE)
     time: Timestamp
-    subject: str | None = Field(default=None, min_length=1, max_length=200)
-    datacontenttype: str = JSON
-    dataschema: str | None = Field(default=None, max_length=200)
+    subject: str | None = Field(default=None, min_length=1, max_length=200, pattern=PRINTABLE)
+    datacontenttype: str = Field(default=JSON, max_length=100, pattern=PRINTABLE)
+    dataschema: str | None = Field(default=None, max_length=200, pattern=PRINTABLE)
     data: bytes = Field(default=b"", repr=False)
 
     journeyid: JourneyId
@@ -133,19 +136,26 @@ def to_kafka(event: Event) -> tuple[list[tuple[str, bytes]], bytes]:
     return [*headers, ("content-type", event.datacontenttype.encode())], event.data
 
 
-def from_kafka(headers: Iterable[tuple[str, bytes]], value: bytes | None) -> Event:
+def from_kafka(headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> Event:
     """Raises Rejected("message-malformed"). Headers that are not of CloudEvents are ignored, as the binding demands;
     unknown attributes are refused."""
     attributes: dict[str, Any] = {"data": value or b""}
     try:
         for name, raw in headers:
             if name.startswith("ce_"):
-                attributes[name[3:]] = raw.decode()
+                attributes[name[3:]] = _text(raw)
             elif name == "content-type":
-                attributes["datacontenttype"] = raw.decode()
+                attributes["datacontenttype"] = _text(raw)
     except UnicodeDecodeError as error:
         raise Rejected("message-malformed", "a header is not UTF-8 text") from error
     return validated(attributes)
+
+
+def _text(raw: bytes | None) -> str:
+    """A header's text. Kafka allows headers without a value."""
+    if raw is None:
+        raise Rejected("message-malformed", "a header has no value")
+    return raw.decode()
 
 
 # Structured JSON, for HTTP and the WebSocket.

@@ -9,6 +9,8 @@ from schemas.ids import AttemptId, JourneyId, MerchantId, OfferId, OrderId, Paym
 from schemas.money import PositiveMoney
 from schemas.recognition import Sha256, Shape
 
+_YEAR_9999 = 253_402_300_799
+
 
 class WearState(StrEnum):
     """Whether a person wears the glasses and they are connected. Only `worn` lets anything be paid."""
@@ -64,8 +66,8 @@ class ApprovalClaims(Shape):
     digest: Sha256
     presence: PresenceMethod
     nonce: str
-    iat: int = Field(description="when the wearer said yes, in seconds since 1970 by the device's clock")
-    exp: int = Field(description="until when the yes may be used, likewise")
+    iat: int = Field(ge=0, le=_YEAR_9999, description="when the wearer said yes, in seconds since 1970 by the device's clock")
+    exp: int = Field(ge=0, le=_YEAR_9999, description="until when the yes may be used, likewise")
 
 
 # What devices send on glasses.intents.
@@ -92,9 +94,11 @@ class ProposalDeclined(Shape):
 
 
 class WearChanged(Shape):
-    """Data of `wear.changed`."""
+    """Data of `wear.changed`. `link` is the gateway's: which connection was lost, so that the end of an old one does not take
+    a newer one's authority away."""
 
     state: WearState
+    link: str | None = Field(default=None, max_length=100)
 
 
 # What devices hear on glasses.answers.
@@ -308,9 +312,10 @@ class RefusedByProvider(_Outcome):
 
 
 class Cancelled(_Outcome):
-    """It was cancelled at the provider; nothing is held any more."""
+    """It was cancelled, at the provider or before it came so far; nothing is held any more."""
 
     kind: Literal["cancelled"] = "cancelled"
+    reason: Literal["cancelled_at_provider", "too_late", "not_confirmed_in_time"] = "cancelled_at_provider"
 
 
 class Unknown(_Outcome):

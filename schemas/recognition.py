@@ -30,7 +30,7 @@ Point = tuple[float, float]
 class Code(Shape):
     """A code read from the frame. `corners` in pixels, clockwise from the code's own top left."""
 
-    text: str = Field(max_length=4096)
+    text: str = Field(max_length=4096, description="empty where the code is no product's: it may be anybody's secret")
     format: str = Field(description="zxing-cpp's name of the symbology: EAN13, QRCode, …")
     corners: tuple[Point, Point, Point, Point]
     gtin: Gtin | None = Field(

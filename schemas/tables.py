@@ -64,7 +64,8 @@ devices = Table(
     Column("region", Text),
     Column("payer_sealed", LargeBinary, comment="the provider's references of the wearer's means of payment"),
     Column("wear_state", Text, nullable=False, server_default="link_lost"),
-    Column("wear_changed_at", _TIME),
+    Column("wear_changed_at", _TIME, comment="by the device's clock"),
+    Column("link", Text, comment="the newest connection"),
     Column("revoked_at", _TIME),
     _created(),
     CheckConstraint("wear_state IN ('worn', 'doffed', 'folded', 'link_lost')", name="wear_state"),
@@ -196,6 +197,7 @@ offers = Table(
     _created(),
     Index(None, "device_id", "journey_id"),
     Index(None, "gtin", "journey_id"),
+    Index(None, "created_at"),
 )
 
 # Paying.
@@ -206,7 +208,7 @@ proposals = Table(
     Column("id", Text, primary_key=True),
     Column("journey_id", Text, nullable=False, index=True),
     Column("device_id", ForeignKey("devices.id"), nullable=False),
-    Column("offer_id", ForeignKey("offers.id"), nullable=False),
+    Column("offer_id", ForeignKey("offers.id"), nullable=False, index=True),
     Column("merchant_id", ForeignKey("merchants.id"), nullable=False),
     Column("total_minor", BigInteger, nullable=False),
     Column("total_currency", Text, nullable=False),
@@ -258,11 +260,13 @@ payments = Table(
     Column("provider", Text, nullable=False),
     Column("provider_reference", Text),
     Column("locale", Text, nullable=False),
+    Column("submit_by", _TIME, nullable=False, comment="after it nothing is submitted that was not yet"),
     _created(),
     Column("updated_at", _TIME, nullable=False, server_default=func.now()),
     UniqueConstraint("provider", "provider_reference"),
     CheckConstraint("total_minor > 0", name="total"),
     Index("ix_payments_merchant_id_created_at", "merchant_id", "created_at"),
+    Index("ix_payments_approved", "updated_at", postgresql_where=text("state = 'approved'")),
 )
 
 attempts = Table(

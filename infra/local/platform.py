@@ -133,6 +133,9 @@ async def _exists(path: Path) -> bool:
 def _kept_key(path: Path) -> str:
     """The key that seals secrets in this stack's database; made once."""
     if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(base64.b64encode(secrets.token_bytes(32)).decode())
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.unlink(missing_ok=True)
+        unfinished.touch(mode=0o600)
+        unfinished.write_text(base64.b64encode(secrets.token_bytes(32)).decode())
+        unfinished.replace(path)
     return path.read_text()

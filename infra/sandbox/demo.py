@@ -1,6 +1,7 @@
 """The demo: recorded sessions replayed by mock glasses on real components, and a table of every journey and hop."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,7 +53,8 @@ class Demo:
 
     def __init__(self, root: Path, progress: Progress) -> None:
         self._progress = progress
-        self._stack = LocalStack(root)
+        # The sandbox's people and shops never go into a database of the user's own.
+        self._stack = LocalStack(root, configured={name: os.environ[name] for name in os.environ if name != "DATABASE_URL"})
 
     async def __aenter__(self) -> "Demo":
         self._began = time.monotonic()

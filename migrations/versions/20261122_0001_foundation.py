@@ -146,7 +146,8 @@ def upgrade() -> None:
             "payer_sealed", sa.LargeBinary(), nullable=True, comment="the provider's references of the wearer's means of payment"
         ),
         sa.Column("wear_state", sa.Text(), server_default="link_lost", nullable=False),
-        sa.Column("wear_changed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("wear_changed_at", sa.DateTime(timezone=True), nullable=True, comment="by the device's clock"),
+        sa.Column("link", sa.Text(), nullable=True, comment="the newest connection"),
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint("wear_state IN ('worn', 'doffed', 'folded', 'link_lost')", name=op.f("ck_devices_wear_state")),
@@ -245,6 +246,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["merchant_id"], ["merchants.id"], name=op.f("fk_offers_merchant_id_merchants")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_offers")),
     )
+    op.create_index(op.f("ix_offers_created_at"), "offers", ["created_at"], unique=False)
     op.create_index(op.f("ix_offers_device_id_journey_id"), "offers", ["device_id", "journey_id"], unique=False)
     op.create_index(op.f("ix_offers_gtin_journey_id"), "offers", ["gtin", "journey_id"], unique=False)
     op.create_index(op.f("ix_offers_journey_id"), "offers", ["journey_id"], unique=False)
@@ -284,6 +286,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("nonce", name=op.f("uq_proposals_nonce")),
     )
     op.create_index(op.f("ix_proposals_journey_id"), "proposals", ["journey_id"], unique=False)
+    op.create_index(op.f("ix_proposals_offer_id"), "proposals", ["offer_id"], unique=False)
     op.create_index("ix_proposals_open", "proposals", ["device_id"], unique=False, postgresql_where=sa.text("state = 'open'"))
     op.create_index(
         "ix_proposals_open_until", "proposals", ["expires_at"], unique=False, postgresql_where=sa.text("state = 'open'")
@@ -315,6 +318,9 @@ def upgrade() -> None:
         sa.Column("provider", sa.Text(), nullable=False),
         sa.Column("provider_reference", sa.Text(), nullable=True),
         sa.Column("locale", sa.Text(), nullable=False),
+        sa.Column(
+            "submit_by", sa.DateTime(timezone=True), nullable=False, comment="after it nothing is submitted that was not yet"
+        ),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint("total_minor > 0", name=op.f("ck_payments_total")),
@@ -325,6 +331,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("order_id", name=op.f("uq_payments_order_id")),
         sa.UniqueConstraint("proposal_id", name=op.f("uq_payments_proposal_id")),
         sa.UniqueConstraint("provider", "provider_reference", name=op.f("uq_payments_provider_provider_reference")),
+    )
+    op.create_index(
+        "ix_payments_approved", "payments", ["updated_at"], unique=False, postgresql_where=sa.text("state = 'approved'")
     )
     op.create_index(op.f("ix_payments_journey_id"), "payments", ["journey_id"], unique=False)
     op.create_index("ix_payments_merchant_id_created_at", "payments", ["merchant_id", "created_at"], unique=False)
@@ -364,16 +373,19 @@ def downgrade() -> None:
     op.drop_table("attempts")
     op.drop_index("ix_payments_merchant_id_created_at", table_name="payments")
     op.drop_index(op.f("ix_payments_journey_id"), table_name="payments")
+    op.drop_index("ix_payments_approved", table_name="payments", postgresql_where=sa.text("state = 'approved'"))
     op.drop_table("payments")
     op.drop_table("approvals")
     op.drop_index("ix_proposals_open_until", table_name="proposals", postgresql_where=sa.text("state = 'open'"))
     op.drop_index("ix_proposals_open", table_name="proposals", postgresql_where=sa.text("state = 'open'"))
+    op.drop_index(op.f("ix_proposals_offer_id"), table_name="proposals")
     op.drop_index(op.f("ix_proposals_journey_id"), table_name="proposals")
     op.drop_table("proposals")
     op.drop_table("delivery_attempts")
     op.drop_index(op.f("ix_offers_journey_id"), table_name="offers")
     op.drop_index(op.f("ix_offers_gtin_journey_id"), table_name="offers")
     op.drop_index(op.f("ix_offers_device_id_journey_id"), table_name="offers")
+    op.drop_index(op.f("ix_offers_created_at"), table_name="offers")
     op.drop_table("offers")
     op.drop_index(op.f("ix_deliveries_endpoint_id_created_at"), table_name="deliveries")
     op.drop_index("ix_deliveries_due", table_name="deliveries", postgresql_where=sa.text("state = 'pending'"))

@@ -11,12 +11,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from schemas.errors import Misconfigured
 
-UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout, ConnectionError)
-"""The errors of a database that is down, restarting or overloaded: worth waiting for."""
+# SQLSTATE classes of a server that is down, restarting, full or in somebody's way: connection, transaction rollback (deadlock),
+# insufficient resources, operator intervention (but not a cancelled statement: that one is too slow), lock not available.
+_PASSING = ("08", "40", "53", "57P", "55P03")
 
 
 def is_unavailable(error: BaseException) -> bool:
-    return isinstance(error, UNAVAILABLE) or (isinstance(error, DBAPIError) and error.connection_invalidated)
+    """Whether the database is at fault and waiting helps; anything else is the statement's fault, and comes again."""
+    if isinstance(error, PoolTimeout | ConnectionError):
+        return True
+    if isinstance(error, OperationalError | InterfaceError):
+        state = getattr(error.orig, "sqlstate", None)
+        return state is None or state.startswith(_PASSING)
+    return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
 def parse_url(url: str) -> URL:
@@ -39,6 +46,7 @@ def create_engine(url: str, *, connections: int = 10, verified: bool = False) ->
         max_overflow=0,
         pool_timeout=10,
         pool_pre_ping=verified,
+        hide_parameters=True,  # errors must not carry what was to be stored into the logs
         connect_args={
             "connect_timeout": 5,
             "options": "-c statement_timeout=15000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=60000",

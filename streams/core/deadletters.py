@@ -24,7 +24,7 @@ class Record:
     offset: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...]
+    headers: tuple[tuple[str, bytes | None], ...]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class Reason:
         return cls("handler-failed", f"{type(error).__qualname__}{where}")
 
 
+def _storable(text: str) -> str:
+    """PostgreSQL takes no NUL; a lone surrogate is no text anywhere."""
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
 async def write(
     connection: AsyncConnection, consumer: str, record: Record, event: Event | None, reason: Reason, attempts: int
 ) -> None:
@@ -58,12 +63,12 @@ async def write(
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
-        event_id=event.id if event else None,
-        event_type=event.type if event else None,
+        event_id=_storable(event.id) if event else None,
+        event_type=_storable(event.type) if event else None,
         journey_id=event.journeyid if event else None,
         reason=reason.code,
-        detail=reason.detail[:2000],
-        headers={name: raw.decode("utf-8", "backslashreplace") for name, raw in record.headers},
+        detail=_storable(reason.detail)[:2000],
+        headers={_storable(name): _storable((raw or b"").decode("utf-8", "backslashreplace")) for name, raw in record.headers},
         key=record.key,
         value=value if keep else None,
         value_digest=hashlib.sha256(value).hexdigest(),

@@ -1,16 +1,19 @@
-"""Forgetting what is no longer needed: published outbox rows, old inbox entries, old hops. The janitor calls it now and then."""
+"""Forgetting what is no longer needed: published outbox rows, old inbox entries, what was looked at and not bought, old hops, the
+keys of old requests. The janitor calls it now and then."""
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Table, delete, select
+from sqlalchemy import Table, delete, exists, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from schemas.tables import inbox, journey_hops, outbox
+from schemas.tables import idempotency_keys, inbox, journey_hops, offers, outbox, proposals
 from schemas.topics import TOPICS
 from streams.core.database import Database
 
 _AT_ONCE = 5000
 _KEEP_OUTBOX = timedelta(days=1)
+_KEEP_OFFERS = timedelta(days=1)  # what somebody looked at is nobody's business for long
+_KEEP_KEYS = timedelta(days=2)
 # An event may come again as long as Kafka keeps it, and a little longer.
 _KEEP_INBOX = max(topic.retention for topic in TOPICS) + timedelta(days=5)
 
@@ -21,8 +24,14 @@ async def tidy(database: Database, hop_history: timedelta) -> int:
     return (
         await _forget(database, outbox, outbox.c.published_at < now - _KEEP_OUTBOX)
         + await _forget(database, inbox, inbox.c.handled_at < now - _KEEP_INBOX)
+        + await _forget(database, offers, (offers.c.created_at < now - _KEEP_OFFERS) & ~_was_proposed())
+        + await _forget(database, idempotency_keys, idempotency_keys.c.created_at < now - _KEEP_KEYS)
         + await _forget(database, journey_hops, journey_hops.c.started_at < now - hop_history)
     )
+
+
+def _was_proposed() -> ColumnElement[bool]:
+    return exists().where(proposals.c.offer_id == offers.c.id)
 
 
 async def _forget(database: Database, table: Table, condition: ColumnElement[bool]) -> int:

@@ -10,9 +10,11 @@ from schemas.errors import Problem
 from schemas.gateway import SUBPROTOCOL, Refused
 from streams.core.bootstrap import Parts
 from streams.core.settings import version
-from streams.gateway import credentials, problems
+from streams.gateway import credentials, limits, problems
 from streams.gateway.answers import Answers
+from streams.gateway.events import PATH as EVENTS_PATH
 from streams.gateway.events import EventsEndpoint
+from streams.gateway.links import Links
 from streams.gateway.merchants import describe_webhooks
 from streams.gateway.merchants import router as merchants_api
 from streams.gateway.publish import Publisher
@@ -21,7 +23,8 @@ from streams.gateway.socket import GlassesSession
 DESCRIPTION = "Events of glasses in, answers out; and the merchants' API. Every refusal is problem details (RFC 9457)."
 
 
-_TRY_AGAIN_LATER = 1013  # WebSocket close code
+_TRY_AGAIN_LATER = 1013  # WebSocket close codes; from 4000 on they are the application's own
+_REPLACED = 4000
 
 
 async def _end(socket: WebSocket, problem: Problem) -> None:
@@ -34,8 +37,11 @@ async def _end(socket: WebSocket, problem: Problem) -> None:
 def build_app(parts: Parts, publisher: Publisher, answers: Answers) -> FastAPI:
     app = FastAPI(title="Augenblick gateway", version=version(), description=DESCRIPTION, docs_url=None, redoc_url=None)
     problems.install(app)
+    limits.install(app, apart=frozenset({EVENTS_PATH}))
     budget = timedelta(milliseconds=parts.settings.glance_budget_ms)
     database = parts.database()
+
+    links = Links()
 
     @app.websocket("/v1/glasses")
     async def glasses(socket: WebSocket) -> None:
@@ -47,11 +53,18 @@ def build_app(parts: Parts, publisher: Publisher, answers: Answers) -> FastAPI:
         offered = socket.scope.get("subprotocols", [])
         await socket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
         try:
-            await GlassesSession(socket, device, publisher, answers, budget).run()
+            session = GlassesSession(socket, device, database=database, publisher=publisher, answers=answers, budget=budget)
+            await links.keep_newest(device.id, session.run())
+            with suppress(RuntimeError, OSError):
+                await socket.close(_REPLACED, "replaced by a newer connection of the device")
         except WebSocketDisconnect:
             return
         except Exception as error:
             await _end(socket, problems.problem_of(error))
+
+    @app.websocket("/{path:path}")
+    async def nothing_here(socket: WebSocket, path: str) -> None:
+        await socket.send_denial_response(problems.response(Problem.of("not-found", "glasses connect to /v1/glasses")))
 
     @app.get("/healthz", include_in_schema=False)
     async def health() -> dict[str, str]:

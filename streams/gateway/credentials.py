@@ -66,7 +66,7 @@ def _claimed_device(token: str) -> DeviceId:
     try:
         part = token.split(".")[1]
         return DeviceId(json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))["sub"])
-    except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (IndexError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise Rejected("credentials-invalid", "the token is not a JWT of a device") from error
 
 

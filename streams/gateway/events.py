@@ -7,6 +7,7 @@ none came in time, 202 says that the event was accepted.
 import asyncio
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,10 +24,12 @@ from streams.gateway.answers import Answers, Listener
 from streams.gateway.publish import Publisher
 from streams.gateway.store import PairedDevice
 
+PATH = "/v1/events"
 _BATCH = "application/cloudevents-batch+json"
 _BODY_LIMIT = frames.MAX_BYTES * 4 // 3 + 64 * 1024  # a frame in base64, and its envelope
 _WAIT_LIMIT_S = 10.0
-_AT_ONCE = 64
+_BODY_WITHIN_S = 10.0
+_AT_ONCE = 64  # per maker, those that wait for their answer included
 
 
 class EventsEndpoint:
@@ -35,12 +38,12 @@ class EventsEndpoint:
         self._publisher = publisher
         self._answers = answers
         self._budget = budget
-        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._under_way: Counter[str] = Counter()
 
     def router(self) -> APIRouter:
         router = APIRouter(tags=["glasses"])
         router.add_api_route(
-            "/v1/events",
+            PATH,
             self.post,
             methods=["POST"],
             status_code=202,
@@ -52,19 +55,25 @@ class EventsEndpoint:
     async def post(self, request: Request) -> Response:
         """A CloudEvent of one of the maker's devices. The approval in a `payment.approved` is still signed by the device."""
         maker_id = await credentials.maker(self._database, request.headers.get("authorization"))
-        if self._room.locked():
-            raise Rejected("overloaded", "too many events are being taken in at this moment")
-        async with self._room:
-            attributes = _attributes(request.headers, await _body(request))
-            device = await self._device(attributes.get("deviceid"), maker_id)
-            now = datetime.now(UTC)
-            event = service.admit(service.stamped(attributes, device, now), device, self._budget, now)
-            with self._answers.listen(device.id) as listener:
-                await self._publisher.publish(event)
-                answer = await self._await_answer(listener, event, _wait(request.headers.get("prefer", "")))
+        if self._under_way[maker_id] >= _AT_ONCE:
+            raise Rejected("overloaded", f"at most {_AT_ONCE} requests of a maker are answered at once")
+        self._under_way[maker_id] += 1
+        try:
+            event, answer = await self._take(request, maker_id)
+        finally:
+            self._under_way[maker_id] -= 1
         if answer is None:
             return JSONResponse({"id": event.id, "journeyid": event.journeyid}, 202)
         return JSONResponse([to_structured(answer)], 200, media_type=_BATCH, headers={"Preference-Applied": "wait"})
+
+    async def _take(self, request: Request, maker_id: str) -> tuple[Event, Event | None]:
+        attributes = _attributes(request.headers, await _body(request))
+        device = await self._device(attributes.get("deviceid"), maker_id)
+        now = datetime.now(UTC)
+        event = service.admit(service.stamped(attributes, device, now), device, self._budget, now)
+        with self._answers.listen(device.id) as listener:
+            await self._publisher.publish(event)
+            return event, await self._await_answer(listener, event, _wait(request.headers.get("prefer", "")))
 
     async def _device(self, device_id: Any, maker_id: str) -> PairedDevice:
         try:
@@ -72,10 +81,8 @@ class EventsEndpoint:
                 device = await store.find_device(connection, DeviceId(str(device_id)))
         except ValueError:
             device = None
-        if device is None:
-            raise Rejected("device-unknown", "`deviceid` names no paired device")
-        if device.maker_id != maker_id:
-            raise Rejected("device-not-yours", "the device belongs to another maker")
+        if device is None or device.maker_id != maker_id:  # which of the two is nobody else's business
+            raise Rejected("device-not-yours", "`deviceid` names no device of yours")
         if device.revoked:
             raise Rejected("device-revoked", "this device was revoked", instance=device.id)
         return device
@@ -96,10 +103,14 @@ class EventsEndpoint:
 async def _body(request: Request) -> bytes:
     """The body, as far as it may go. Raises Rejected("frame-too-large")."""
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _BODY_LIMIT:
-            raise Rejected("frame-too-large", f"the request has more than {_BODY_LIMIT:,} bytes")
+    try:
+        async with asyncio.timeout(_BODY_WITHIN_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > _BODY_LIMIT:
+                    raise Rejected("frame-too-large", f"the request has more than {_BODY_LIMIT:,} bytes")
+    except TimeoutError as error:
+        raise Rejected("message-malformed", f"the body was not there within {_BODY_WITHIN_S:g} s") from error
     return bytes(body)
 
 

@@ -15,6 +15,7 @@ from streams.gateway.store import PairedDevice
 _AHEAD = timedelta(seconds=5)
 _INTENT_LIVES = timedelta(seconds=60)
 SIGHTING = "sighting.captured"
+_BEGINS_A_JOURNEY = {SIGHTING, "wear.changed"}
 
 
 def stamped(attributes: Mapping[str, Any], device: PairedDevice, now: datetime) -> Event:
@@ -32,6 +33,8 @@ def stamped(attributes: Mapping[str, Any], device: PairedDevice, now: datetime) 
     }
     usual = {"specversion": "1.0", "time": attributes.get("capturedat") or now.isoformat(), "journeyid": JourneyId.new()}
     event = {**usual, **attributes, **ours}
+    if attributes.get("type") in _BEGINS_A_JOURNEY:
+        event["journeyid"] = usual["journeyid"]  # a new one: nobody writes into another's
     return validated({name: value for name, value in event.items() if value is not None})
 
 

@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 from fastapi import WebSocket, WebSocketDisconnect
 from opentelemetry.trace import SpanKind
@@ -17,8 +18,9 @@ from schemas.events import JPEG, Event, attributes_of_structured, new_event, to_
 from schemas.gateway import Accepted, Dropped, Refused, Welcome
 from schemas.ids import JourneyId
 from schemas.payments import WearChanged, WearState
+from streams.core.database import Database
 from streams.core.telemetry import metrics, names, tracing
-from streams.gateway import frames, problems, service
+from streams.gateway import frames, problems, service, store
 from streams.gateway.answers import Answers, Listener
 from streams.gateway.publish import Publisher
 from streams.gateway.slot import FrameSlot
@@ -32,9 +34,17 @@ _TICK_S = 0.05
 
 class GlassesSession:
     def __init__(
-        self, socket: WebSocket, device: PairedDevice, publisher: Publisher, answers: Answers, budget: timedelta
+        self,
+        socket: WebSocket,
+        device: PairedDevice,
+        *,
+        database: Database,
+        publisher: Publisher,
+        answers: Answers,
+        budget: timedelta,
     ) -> None:
         self._socket = socket
+        self._database = database
         self._device = device
         self._publisher = publisher
         self._answers = answers
@@ -42,6 +52,7 @@ class GlassesSession:
         self._slot = FrameSlot()
         self._head: dict[str, Any] | None = None
         self._refused_head = False
+        self._link = str(uuid4())
         self._dropped = 0
         self._sending = asyncio.Lock()
 
@@ -49,6 +60,8 @@ class GlassesSession:
         """Until the glasses are gone. A link that begins or ends takes away whatever was open to be approved."""
         with self._answers.listen(self._device.id) as listener:
             try:
+                async with self._database.transaction() as connection:
+                    await store.set_link(connection, self._device.id, self._link)
                 await self._link_lost()
                 await self._notify(
                     Welcome(
@@ -75,7 +88,7 @@ class GlassesSession:
     async def _link_lost(self) -> None:
         event = new_event(
             "wear.changed",
-            WearChanged(state=WearState.LINK_LOST),
+            WearChanged(state=WearState.LINK_LOST, link=self._link),
             source="/gateway",
             journeyid=JourneyId.new(),
             deviceid=self._device.id,
@@ -94,18 +107,18 @@ class GlassesSession:
             elif self._refused_head:
                 self._refused_head = False  # its frame was on the way
             else:
-                await self._or_refuse(self._take_frame(message["bytes"]), (self._head or {}).get("id"))
+                await self._or_refuse(self._take_frame(message["bytes"]), _id_of(self._head or {}))
 
-    async def _or_refuse(self, taking: Coroutine[Any, Any, None], event_id: Any = None) -> None:
+    async def _or_refuse(self, taking: Coroutine[Any, Any, None], event_id: str | None = None) -> None:
         try:
             await taking
         except Exception as error:
-            await self._refuse(error, event_id if isinstance(event_id, str) else None)
+            await self._refuse(error, event_id)
 
     async def _take_text(self, text: str) -> None:
         if self._head is not None:
             missing, self._head = self._head, None
-            await self._refuse(Rejected("message-unexpected", "the head's frame did not follow"), str(missing.get("id")))
+            await self._refuse(Rejected("message-unexpected", "the head's frame did not follow"), _id_of(missing))
         self._refused_head = False
         document = _parse(text)
         is_head = document.get("type") == service.SIGHTING
@@ -116,7 +129,7 @@ class GlassesSession:
                 await self._take_intent(document)
         except Exception as error:
             self._refused_head = is_head
-            await self._refuse(error, document["id"] if isinstance(document.get("id"), str) else None)
+            await self._refuse(error, _id_of(document))
 
     def _expect_frame(self, document: dict[str, Any]) -> None:
         length = document.get("bytes")
@@ -134,7 +147,7 @@ class GlassesSession:
         length = head.pop("bytes")
         if length != len(frame):
             frames.check_length(len(frame))
-            raise Rejected("frame-length-differs", f"the head says {length} bytes, {len(frame)} came", instance=head.get("id"))
+            raise Rejected("frame-length-differs", f"the head says {length} bytes, {len(frame)} came")
         now = datetime.now(UTC)
         event = service.stamped({**head, "datacontenttype": JPEG, "data": frame}, self._device, now)
         admitted = service.admit(event, self._device, self._budget, now)
@@ -216,3 +229,9 @@ def _parse(text: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise Rejected("message-malformed", "a CloudEvent is a JSON object")
     return document
+
+
+def _id_of(document: dict[str, Any]) -> str | None:
+    """The event's id as its sender wrote it, if it can be repeated to him."""
+    event_id = document.get("id")
+    return event_id if isinstance(event_id, str) and len(event_id) <= 100 and event_id.isprintable() else None

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.ids import DeviceId
@@ -33,6 +33,11 @@ async def find_device(connection: AsyncConnection, device_id: DeviceId) -> Paire
         region=row.region,
         revoked=row.revoked_at is not None,
     )
+
+
+async def set_link(connection: AsyncConnection, device_id: DeviceId, link: str) -> None:
+    """From now on this is the device's connection; the end of an older one means nothing any more."""
+    await connection.execute(update(devices).where(devices.c.id == device_id).values(link=link))
 
 
 async def find_maker(connection: AsyncConnection, token_hash: bytes) -> str | None:

@@ -23,7 +23,7 @@ from streams.core.handling import Transactional
 from streams.core.outbox import Transaction
 from streams.intents import approval, closing, service, store
 from streams.intents.closing import SOURCE
-from streams.intents.service import Device
+from streams.intents.service import GATEWAY, Device
 
 
 class Intents:
@@ -54,9 +54,13 @@ class Intents:
             unit.publish(event.follow("intent.refused", problem, source=SOURCE, subject=event.id), key=device.id)
 
     async def _wear_changed(self, event: Event, device: Device, unit: Transaction) -> None:
-        state = event.decode(WearChanged).state
-        await store.set_wear_state(unit.connection, device.id, state, event.time)
-        if state is not WearState.WORN:
+        change = event.decode(WearChanged)
+        if not service.wear_counts(change, device, event.source, event.time):
+            return
+        by_device = event.source != GATEWAY
+        await store.set_wear_state(unit.connection, device.id, change.state, event.time if by_device else None)
+        if change.state is not WearState.WORN:
+            state = change.state
             for proposal in await store.lock_open_proposals(unit.connection, device.id):
                 await closing.close(unit, proposal, "cancelled", state.value, device.locale)
 

@@ -9,10 +9,14 @@ from schemas.digests import canonical_json, sha256_hex
 from schemas.errors import Rejected
 from schemas.ids import MerchantId, OfferId, ProposalId
 from schemas.money import Money
-from schemas.payments import CartLine, PaymentRequested, PresenceMethod, ProposalTerms, WearState
+from schemas.payments import CartLine, PaymentRequested, PresenceMethod, ProposalTerms, WearChanged, WearState
 from streams.core import wording
 
 PROPOSAL_LIVES = timedelta(seconds=60)
+# How long after the approval's own end its payment may still be submitted. What outlasts that (a broker or provider that was
+# away) is cancelled: money must not move when nobody expects it any more.
+SUBMIT_WITHIN = timedelta(minutes=2)
+GATEWAY = "/gateway"  # the source of what the gateway itself says of a device
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,8 @@ class Device:
     wear_state: WearState
     revoked: bool
     has_payer: bool
+    wear_changed_at: datetime | None = None
+    link: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,15 @@ class StoredProposal:
     state: str
     expires_at: datetime
     created_at: datetime
+
+
+def wear_counts(change: WearChanged, device: Device, source: str, at: datetime) -> bool:
+    """Whether a change of the wear state is to be believed. Authority is only ever taken away too early, not given too long:
+    a `worn` that was said before what is known already does not count, nor does the end of a connection that a newer one has
+    replaced. Times are compared within the device's clock alone."""
+    if source == GATEWAY:
+        return change.link is None or change.link == device.link
+    return change.state is not WearState.WORN or device.wear_changed_at is None or at >= device.wear_changed_at
 
 
 def may_pay(device: Device) -> None:

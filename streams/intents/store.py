@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.ids import MerchantId, OfferId, OrderId, PaymentId, ProposalId
 from schemas.money import Money
 from schemas.payments import ApprovalClaims, PaymentState, ProposalTerms, WearState
 from schemas.tables import approvals, devices, offers, payments, proposals
-from streams.intents.service import Device, StoredOffer, StoredProposal
+from streams.intents.service import SUBMIT_WITHIN, Device, StoredOffer, StoredProposal
 
 
 async def lock_device(connection: AsyncConnection, device_id: str) -> Device | None:
@@ -26,11 +26,17 @@ async def lock_device(connection: AsyncConnection, device_id: str) -> Device | N
         wear_state=WearState(row.wear_state),
         revoked=row.revoked_at is not None,
         has_payer=row.payer_sealed is not None,
+        wear_changed_at=row.wear_changed_at,
+        link=row.link,
     )
 
 
-async def set_wear_state(connection: AsyncConnection, device_id: str, state: WearState, at: datetime) -> None:
-    await connection.execute(update(devices).where(devices.c.id == device_id).values(wear_state=state, wear_changed_at=at))
+async def set_wear_state(connection: AsyncConnection, device_id: str, state: WearState, at: datetime | None) -> None:
+    """`at` by the device's clock; None where it was not the device that said so."""
+    values: dict[str, object] = {"wear_state": state}
+    if at is not None:
+        values["wear_changed_at"] = func.greatest(at, devices.c.wear_changed_at)
+    await connection.execute(update(devices).where(devices.c.id == device_id).values(values))
 
 
 async def find_offer(connection: AsyncConnection, offer_id: OfferId) -> StoredOffer | None:
@@ -136,6 +142,7 @@ async def add_payment(
             state=PaymentState.APPROVED,
             provider=provider,
             locale=locale,
+            submit_by=datetime.fromtimestamp(claims.exp, UTC) + SUBMIT_WITHIN,
         )
     )
     return payment_id

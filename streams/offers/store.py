@@ -30,7 +30,7 @@ async def keep(connection: AsyncConnection, event: Event, recognition: Recogniti
                 "captured_at": event.capturedat.isoformat() if event.capturedat else None,
                 "frame_digest": recognition.frame_digest,
                 "sighting_id": recognition.sighting_id,
-                "codes": [code.text for code in recognition.codes],
+                "codes": [code.gtin for code in recognition.codes if code.gtin],
                 "confidence": str(recognition.confidence),
                 "model": recognition.model,
                 "shop": item.offer.shop,

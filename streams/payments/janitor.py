@@ -3,12 +3,14 @@ proposals nobody answered. It does what the worker does, only later, on a schedu
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from time import monotonic
+from functools import partial
 
 from streams.core import housekeeping, ready
 from streams.core.bootstrap import Parts
 from streams.core.database import Database, is_unavailable
+from streams.core.deadletters import Reason
 from streams.core.handling import transaction
 from streams.core.telemetry import tracing
 from streams.intents import closing
@@ -32,8 +34,11 @@ class Janitor:
 
     async def round(self) -> int:
         """One round; returns how many payments were looked after."""
+        now = datetime.now(UTC)
         async with self._database.transaction() as connection:
-            due = await store.due_payments(connection, datetime.now(UTC), _AT_ONCE)
+            due = list(await store.due_payments(connection, now, _AT_ONCE))
+            stranded = await store.stranded_payments(connection, now - service.LEASE, _AT_ONCE)
+        due += [Due(payment_id, journey_id, None) for payment_id, journey_id in stranded]
         await asyncio.gather(*(self._look_after(payment) for payment in due))
         return len(due)
 
@@ -42,10 +47,11 @@ class Janitor:
         try:
             await self._resume(due)
         except Exception as error:
-            if not is_unavailable(error):
-                log.exception("%s could not be looked after; it is tried again later", due.payment_id)
-                async with self._database.transaction() as connection:
-                    await store.lease_attempt(connection, due.attempt_id, datetime.now(UTC) + service.LEASE)
+            if is_unavailable(error):
+                return
+            log.error("%s could not be looked after and is put off: %s", due.payment_id, Reason.of(error).detail)  # noqa: TRY400
+            async with self._database.transaction() as connection:
+                await store.put_off(connection, due.payment_id, datetime.now(UTC) + service.LEASE)
 
     async def _resume(self, due: Due) -> None:
         with tracing.span("janitor", journey=due.journey_id, parent=due.trace):
@@ -64,18 +70,21 @@ async def run(parts: Parts) -> None:
     database = parts.database()
     janitor = Janitor(database, payment_work(parts))
     ready.announce()
-    tidied_at = -_TIDY_EVERY_S
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_again_and_again("payments", janitor.round, _PAUSE_S))
+        tasks.create_task(_again_and_again("proposals", partial(closing.expire, database), _PAUSE_S))
+        history = timedelta(days=parts.settings.hop_history_days)
+        tasks.create_task(_again_and_again("housekeeping", partial(housekeeping.tidy, database, history), _TIDY_EVERY_S))
+
+
+async def _again_and_again(what: str, once: Callable[[], Awaitable[int]], pause_s: float) -> None:
+    """At once while there is something left to do, else after a pause. What fails is tried again; the others go on."""
     while True:
+        done = 0
         try:
-            looked_after = await janitor.round()
-            await closing.expire(database)
-            if monotonic() - tidied_at > _TIDY_EVERY_S:
-                while await housekeeping.tidy(database, timedelta(days=parts.settings.hop_history_days)):
-                    pass
-                tidied_at = monotonic()
+            done = await once()
         except Exception as error:
             if not is_unavailable(error):
-                log.exception("a round failed")
-            looked_after = 0
-        if looked_after < _AT_ONCE:
-            await asyncio.sleep(_PAUSE_S)
+                log.exception("%s: a round failed", what)
+        if done < _AT_ONCE:
+            await asyncio.sleep(pause_s)

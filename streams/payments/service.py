@@ -30,8 +30,15 @@ ASK_AGAIN_AFTER = (
 GIVE_UP_AFTER = timedelta(days=7)
 
 
-def ask_again_at(asked: int, opened_at: datetime, now: datetime) -> datetime | None:
+# A payer who has to confirm at the bank does it now or not at all.
+CONFIRM_WITHIN = timedelta(minutes=10)
+ASK_FOR_CONFIRMATION_EVERY = timedelta(seconds=4)
+
+
+def ask_again_at(asked: int, opened_at: datetime, now: datetime, *, confirming: bool = False) -> datetime | None:
     """When the provider is asked next, or None when a person has to look: it stays unknown, which is the truth."""
+    if confirming:
+        return now + ASK_FOR_CONFIRMATION_EVERY
     if now - opened_at > GIVE_UP_AFTER:
         return None
     return now + ASK_AGAIN_AFTER[min(asked, len(ASK_AGAIN_AFTER) - 1)]
@@ -47,7 +54,8 @@ def move(outcome: Outcome) -> tuple[PaymentState | None, str | None]:
         case RefusedByProvider():
             return PaymentState.FAILED, outcome.code
         case Cancelled():
-            return PaymentState.CANCELLED, "cancelled_at_provider"
+            state = PaymentState.EXPIRED if outcome.reason == "not_confirmed_in_time" else PaymentState.CANCELLED
+            return state, outcome.reason
         case Actionable():
             return PaymentState.ACTION_REQUIRED, None
         case Unknown():

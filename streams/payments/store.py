@@ -28,6 +28,7 @@ class StoredPayment:
     provider: str
     provider_reference: str | None
     locale: str
+    submit_by: datetime
     payee: str
     cart: tuple[CartLine, ...]
     payer_sealed: bytes | None
@@ -57,6 +58,7 @@ def _payment(row: Row[Any]) -> StoredPayment:
         provider=row.provider,
         provider_reference=row.provider_reference,
         locale=row.locale,
+        submit_by=row.submit_by,
         payee=terms.payee,
         cart=terms.cart,
         payer_sealed=row.payer_sealed,
@@ -161,20 +163,36 @@ class Due:
     """A payment with an attempt that nobody has settled in time. `trace`: where its work belongs."""
 
     payment_id: PaymentId
-    attempt_id: AttemptId
     journey_id: JourneyId
     trace: str | None
 
 
+async def stranded_payments(connection: AsyncConnection, since: datetime, limit: int) -> Sequence[tuple[PaymentId, JourneyId]]:
+    """Approved payments that no worker has begun in time, whatever became of their command."""
+    query = (
+        select(payments.c.id, payments.c.journey_id)
+        .where(payments.c.state == PaymentState.APPROVED, payments.c.updated_at <= since)
+        .order_by(payments.c.updated_at)
+        .limit(limit)
+    )
+    return [(PaymentId(row.id), JourneyId(row.journey_id)) for row in await connection.execute(query)]
+
+
+async def put_off(connection: AsyncConnection, payment_id: PaymentId, until: datetime) -> None:
+    """Nobody looks after it again before then."""
+    await connection.execute(
+        update(attempts).where(attempts.c.payment_id == payment_id, attempts.c.next_ask_at.is_not(None)).values(next_ask_at=until)
+    )
+    touched = update(payments).where(payments.c.id == payment_id, payments.c.state == PaymentState.APPROVED)
+    await connection.execute(touched.values(updated_at=func.now()))
+
+
 async def due_payments(connection: AsyncConnection, now: datetime, limit: int) -> Sequence[Due]:
     query = (
-        select(attempts.c.id, attempts.c.payment_id, attempts.c.trace, payments.c.journey_id)
+        select(attempts.c.payment_id, attempts.c.trace, payments.c.journey_id)
         .join(payments, payments.c.id == attempts.c.payment_id)
         .where(attempts.c.next_ask_at <= now)
         .order_by(attempts.c.next_ask_at)
         .limit(limit)
     )
-    return [
-        Due(PaymentId(row.payment_id), AttemptId(row.id), JourneyId(row.journey_id), row.trace)
-        for row in await connection.execute(query)
-    ]
+    return [Due(PaymentId(row.payment_id), JourneyId(row.journey_id), row.trace) for row in await connection.execute(query)]

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 from connectors.ports import PaymentConnector
 from schemas.errors import Misconfigured, Retryable
@@ -17,6 +18,9 @@ from schemas.ids import AttemptId, PaymentId
 from schemas.payments import (
     Actionable,
     Authorise,
+    Cancel,
+    Cancelled,
+    Declined,
     NotSubmitted,
     Opened,
     Outcome,
@@ -25,6 +29,8 @@ from schemas.payments import (
     PaymentState,
     PaymentUpdated,
     Pending,
+    Succeeded,
+    Unknown,
 )
 from streams.core import receipts, wording
 from streams.core.database import Database
@@ -40,12 +46,18 @@ _SUBMITTABLE = {PaymentState.APPROVED, PaymentState.SUBMITTING, PaymentState.UNK
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done. `resumed`: somebody began it before, and may have got anywhere."""
+    """What is to be done. `resumed`: somebody began it before, and may have got anywhere. `opened_at`: when that was."""
 
     payment: StoredPayment
     attempt_id: AttemptId
     command: Authorise
+    opened_at: datetime
     resumed: bool
+
+    @property
+    def is_late(self) -> bool:
+        """The wearer's yes is too old for money to begin to move now."""
+        return datetime.now(UTC) > self.payment.submit_by
 
 
 class PaymentWork:
@@ -65,13 +77,13 @@ class PaymentWork:
             if only_if_due and running.next_ask_at > now:
                 return None
             await store.lease_attempt(unit.connection, running.id, now + service.LEASE)
-            return Plan(payment, running.id, self._command(payment, running), resumed=True)
+            return Plan(payment, running.id, self._command(payment, running), running.created_at, resumed=True)
         if payment.state is not PaymentState.APPROVED:
             return None
         command = self._command(payment, None)
         await store.open_attempt(unit.connection, command, now + service.LEASE, tracing.current_traceparent())
         await store.set_state(unit.connection, payment.id, PaymentState.SUBMITTING, reason=None, reference=None, now=now)
-        return Plan(payment, command.attempt_id, command, resumed=False)
+        return Plan(payment, command.attempt_id, command, now, resumed=False)
 
     def _command(self, payment: StoredPayment, attempt: StoredAttempt | None) -> Authorise:
         if payment.payer_sealed is None:
@@ -92,16 +104,18 @@ class PaymentWork:
     async def call(self, plan: Plan) -> Outcome:
         """Talk to the provider. No transaction is held meanwhile, but for committing the reference."""
         connector = self._connectors[plan.payment.provider]
-        command, key = plan.command, plan.attempt_id
         with tracing.span(f"authorise {connector.name}", attributes={names.PROVIDER: connector.name}) as span:
-            outcome = await self._call(connector, command, key, resumed=plan.resumed)
+            outcome = await self._call(connector, plan)
             tracing.annotate(span, {names.OUTCOME: outcome.kind, names.PAYMENT: plan.payment.id})
             return outcome
 
-    async def _call(self, connector: PaymentConnector, command: Authorise, key: str, *, resumed: bool) -> Outcome:
+    async def _call(self, connector: PaymentConnector, plan: Plan) -> Outcome:
+        command, resumed = plan.command, plan.resumed
         if command.reference is None:
+            if plan.is_late:
+                return Cancelled(reference=None, reason="too_late")
             try:
-                opened = await connector.open(command, key)
+                opened = await connector.open(command, plan.attempt_id)
             except Retryable:
                 return Pending(reference=None)  # nothing moved; the janitor tries again
             if not isinstance(opened, Opened):
@@ -111,11 +125,36 @@ class PaymentWork:
             command = command.model_copy(update={"reference": reference})
             # A worker that was believed dead may have opened it as well. What it put on record counts; ours is never submitted.
             resumed = reference != opened.reference
-        if resumed and command.reference is not None:
+        assert command.reference is not None
+        if resumed:
             found = await connector.fetch(command.reference, command)
+            if isinstance(found, Actionable) and datetime.now(UTC) > plan.opened_at + service.CONFIRM_WITHIN:
+                return await self._give_up(connector, command, "not_confirmed_in_time")
             if not isinstance(found, NotSubmitted):
                 return found
-        return await connector.submit(command, key)
+        if plan.is_late:
+            return await self._give_up(connector, command, "too_late")
+        return await connector.submit(command, plan.attempt_id)
+
+    async def _give_up(
+        self, connector: PaymentConnector, command: Authorise, reason: Literal["too_late", "not_confirmed_in_time"]
+    ) -> Outcome:
+        """Cancel at the provider what must not be paid any more. If it was paid meanwhile, that is what is returned."""
+        assert command.reference is not None
+        cancel = Cancel(
+            payment_id=command.payment_id,
+            attempt_id=command.attempt_id,
+            journey_id=command.journey_id,
+            reference=command.reference,
+        )
+        outcome = await connector.submit(cancel, f"{command.attempt_id}-cancel")
+        match outcome:
+            case Cancelled():
+                return outcome.model_copy(update={"reason": reason})
+            case Succeeded() | Declined():
+                return outcome
+            case _:
+                return Unknown(reference=command.reference, reason=f"it could not be cancelled: {outcome.kind}")
 
     async def settle(self, plan: Plan, outcome: Outcome, unit: Transaction, cause: Event | None = None) -> None:
         """Record what is known now. Does nothing where another has settled the attempt meanwhile."""
@@ -125,8 +164,11 @@ class PaymentWork:
             return
         now = datetime.now(UTC)
         state, reason = service.move(outcome)
+        if state is PaymentState.EXPIRED and payment.state is not PaymentState.ACTION_REQUIRED:
+            state = PaymentState.CANCELLED  # only who was asked to act can have let it expire
         final = service.is_final(outcome)
-        ask_at = service.ask_again_at(running.asked, running.created_at, now)
+        confirming = isinstance(outcome, Actionable)
+        ask_at = service.ask_again_at(running.asked, running.created_at, now, confirming=confirming)
         await store.record_outcome(unit.connection, running.id, outcome, final=final, ask_at=ask_at, now=now)
         if state is None or state is payment.state:
             return

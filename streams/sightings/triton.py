@@ -42,7 +42,14 @@ class _Read(BaseModel):
 
 
 _READS = TypeAdapter(list[_Read])
+_AT_MOST = 64  # codes of one frame; see schemas.recognition.Recognition
 _REFUSED = {"StatusCode.INVALID_ARGUMENT"}
+
+
+def _code(read: _Read) -> Code:
+    """The text of what is no product's code may be anybody's (a payment code, a ticket, a contact): it stops here."""
+    gtin = gtin_of(read.text, read.format)
+    return Code(text=read.text if gtin else "", format=read.format, corners=read.corners, gtin=gtin)
 
 
 class TritonRecogniser:
@@ -74,11 +81,8 @@ class TritonRecogniser:
             except grpc.RpcError as error:
                 raise Unavailable(type(error).__qualname__) from error
         result = answer.as_numpy("RESULT")
-        return tuple(
-            Code(text=read.text[:4096], format=read.format, corners=read.corners, gtin=gtin_of(read.text, read.format))
-            for read in _READS.validate_python(json.loads(result.reshape(-1)[0]))
-            if read.valid
-        )
+        reads = _READS.validate_python(json.loads(result.reshape(-1)[0]))
+        return tuple(_code(read) for read in reads if read.valid)[:_AT_MOST]
 
     async def close(self) -> None:
         await self._client.close()

@@ -154,8 +154,8 @@ async def record(
 ) -> Decision:
     """Put an attempt on record, with all that follows from it.
 
-    The lease may have run out and the delivery be in other hands by now. An acknowledgement counts even so; whatever else came
-    back then changes nothing.
+    The lease may have run out and the delivery be in other hands by now. An acknowledgement, and word that the endpoint
+    is gone, count even so; whatever else came back then changes nothing.
     """
     connection = unit.connection
     if answer.status == 410:

@@ -202,6 +202,7 @@ class World:
                 provider="stripe",
                 provider_reference=f"pi_{id[4:20]}",
                 locale="de-DE",
+                submit_by=datetime.now(UTC),
                 created_at=at,
                 updated_at=at,
             )

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
-from aiokafka import AIOKafkaProducer
 from sqlalchemy import text
 
 from infra.local.stack import LocalStack
@@ -20,6 +19,7 @@ from schemas.payments import WearChanged, WearState
 from schemas.topics import TOPICS, Topic
 from streams.core import topics as administration
 from streams.core.database import Database
+from streams.core.producer import Producer
 from streams.core.supervisor import ProcessSpec, RestartPolicy
 from tests.chaos.topics import own_topic
 from tests.support.waiting import eventually
@@ -38,7 +38,7 @@ class Arena:
     stack: LocalStack
     database: Database
     environment: dict[str, str]
-    producer: AIOKafkaProducer
+    producer: Producer
     root: Path
     killed: list[int] = field(default_factory=list)
 
@@ -104,9 +104,8 @@ class Arena:
         sent = []
         for each in events:
             headers, value = to_kafka(each)
-            sent.append(await self.producer.send(topic.name, value, key=str(each.deviceid).encode(), headers=headers))
-        for acknowledgement in sent:
-            await acknowledgement
+            sent.append(self.producer.deliver(topic.name, value=value, key=str(each.deviceid).encode(), headers=headers))
+        await asyncio.gather(*sent)
 
     # What became of them.
 

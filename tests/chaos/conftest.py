@@ -3,12 +3,11 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from aiokafka import AIOKafkaProducer
 from sqlalchemy import text
 
 from streams.core import topics as administration
 from streams.core.database import Database, create_engine
-from streams.core.producer import kafka_producer
+from streams.core.producer import Producer
 from tests.chaos.arena import Arena
 from tests.support.servers import local_stack, migrated_database, need_everything
 
@@ -36,7 +35,7 @@ async def arena(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Arena
             for statement in TABLES:
                 await connection.execute(text(statement))
         administration.ensure(servers["KAFKA_BOOTSTRAP_SERVERS"])
-        producer: AIOKafkaProducer = kafka_producer(servers["KAFKA_BOOTSTRAP_SERVERS"])
+        producer = Producer(servers["KAFKA_BOOTSTRAP_SERVERS"])
         await producer.start()
         try:
             environment = {**servers, "DATABASE_URL": url}

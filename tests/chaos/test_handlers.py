@@ -60,8 +60,8 @@ async def test_a_poison_message_becomes_a_dead_letter_and_the_partition_moves_on
     worker = await arena.consumer(topic)
 
     async def put(content: bytes | None, with_headers: list[tuple[str, bytes]]) -> int:
-        record = await arena.producer.send_and_wait(
-            topic.name, content, key=b"one key for all", headers=with_headers, partition=0
+        record = await arena.producer.deliver(
+            topic.name, value=content, key=b"one key for all", headers=with_headers, partition=0
         )
         return int(record.offset)
 

@@ -159,6 +159,7 @@ class Rows:
             "state": "approved",
             "provider": provider,
             "locale": "de-DE",
+            "submit_by": later,
         }
         async with self.database.transaction() as connection:
             for table, values in ((offers, offer), (proposals, proposal), (payments, row)):

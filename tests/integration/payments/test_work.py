@@ -18,7 +18,10 @@ from schemas.events import Event, new_event
 from schemas.ids import JourneyId, PaymentId
 from schemas.money import Money
 from schemas.payments import (
+    Actionable,
     Authorise,
+    Cancel,
+    Cancelled,
     Command,
     Declined,
     NotSubmitted,
@@ -52,8 +55,10 @@ class Provider:
     lose_answers: int = 0
     refuse_connections: int = 0
     decline: bool = False
+    wants_confirmation: bool = False
     opened: list[str] = field(default_factory=list)
     charges: dict[str, int] = field(default_factory=dict)
+    cancelled: list[str] = field(default_factory=list)
 
     async def open(self, command: Authorise, key: str) -> Opened | RefusedByProvider:
         if self.refuse_connections:
@@ -64,7 +69,12 @@ class Provider:
         return Opened(reference=reference)
 
     async def submit(self, command: Command, key: str) -> Outcome:
+        if isinstance(command, Cancel):
+            self.cancelled.append(command.reference)
+            return Cancelled(reference=command.reference)
         assert isinstance(command, Authorise) and command.reference
+        if self.wants_confirmation:
+            return Actionable(reference=command.reference, url=None)
         if self.decline:
             return Declined(reference=command.reference, code="card_declined", message="no")
         self.charges[command.reference] = self.charges.get(command.reference, 0) + 1
@@ -77,7 +87,7 @@ class Provider:
         assert isinstance(expected, Authorise)
         if reference in self.charges:
             return Succeeded(reference=reference, total=expected.total, captured=True)
-        return NotSubmitted(reference=reference)
+        return Actionable(reference=reference, url=None) if self.wants_confirmation else NotSubmitted(reference=reference)
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> Sequence[ProviderEvent]:
         return []
@@ -208,10 +218,10 @@ async def test_worker_and_janitors_at_once_charge_once(case: Case) -> None:
 
 async def test_the_database_refuses_what_the_table_of_moves_does_not_allow(case: Case) -> None:
     await case.worker()(case.due)
-    for change in ("state = 'approved'", "state = 'declined'", "total_minor = total_minor + 1", "total_currency = 'EUR'"):
+    for altered in ("state = 'approved'", "state = 'declined'", "total_minor = total_minor + 1", "total_currency = 'EUR'"):
         with pytest.raises(DBAPIError):
             async with case.database.transaction() as connection:
-                await connection.execute(text(f"UPDATE payments SET {change} WHERE id = :id"), {"id": case.payment_id})
+                await connection.execute(text(f"UPDATE payments SET {altered} WHERE id = :id"), {"id": case.payment_id})
     assert await case.state() == "captured"
 
 
@@ -234,17 +244,73 @@ async def test_the_event_of_a_payment_that_is_not_there_does_nothing(case: Case)
     assert case.provider.charged == 0
 
 
-async def test_a_payment_that_cannot_be_looked_after_does_not_keep_the_others_waiting(case: Case) -> None:
+async def test_a_payment_that_cannot_be_looked_after_is_put_off_and_not_given_up(case: Case) -> None:
     case.provider.lose_answers = 1
     await case.worker()(case.due)
     await case.time_passes()
-    keyless = Janitor(
-        case.database, PaymentWork(case.database, {"worst": case.provider}, Sealer(base64.b64encode(bytes(32)).decode()))
-    )
+    other_key = Sealer(base64.b64encode(bytes(32)).decode())
+    keyless = Janitor(case.database, PaymentWork(case.database, {"worst": case.provider}, other_key))
     assert await keyless.round() >= 1
     async with case.database.transaction() as connection:
         query = select(attempts.c.next_ask_at).where(attempts.c.payment_id == case.payment_id)
-        assert (await connection.execute(query)).scalar_one() > datetime.now(UTC), "it is put off, not asked in every round"
+        assert (await connection.execute(query)).scalar_one() > datetime.now(UTC)
     await case.time_passes()
     await case.janitor.round()
     assert await case.state() == "captured"
+
+
+async def change(case: Case, assignment: str) -> None:
+    async with case.database.transaction() as connection:
+        await connection.execute(text(f"UPDATE payments SET {assignment} WHERE id = :id"), {"id": case.payment_id})
+
+
+async def test_an_approved_payment_whose_command_was_lost_is_found(case: Case) -> None:
+    await case.janitor.round()
+    assert await case.state() == "approved", "its worker may still come"
+    await change(case, "updated_at = now() - interval '1 minute'")
+    await case.janitor.round()
+    assert (await case.state(), case.provider.charged) == ("captured", 1)
+
+
+async def test_a_yes_that_has_become_too_old_moves_no_money(case: Case) -> None:
+    await change(case, "submit_by = now() - interval '1 second'")
+    await case.worker()(case.due)
+    assert (await case.state(), case.provider.charged, case.provider.opened) == ("cancelled", 0, [])
+    assert await case.published() == ["payment.cancelled"]
+
+
+async def test_what_was_opened_and_not_submitted_in_time_is_cancelled_at_the_provider(case: Case) -> None:
+    class Dies(Provider):
+        async def submit(self, command: Command, key: str) -> Outcome:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await case.worker(PaymentWork(case.database, {"worst": Dies()}, case.sealer))(case.due)
+    await change(case, "submit_by = now() - interval '1 second'")
+    await case.time_passes()
+    await case.janitor.round()
+    assert (await case.state(), case.provider.charged, len(case.provider.cancelled)) == ("cancelled", 0, 1)
+
+
+async def test_what_was_paid_in_time_is_paid_however_late_it_is_known(case: Case) -> None:
+    case.provider.lose_answers = 1
+    await case.worker()(case.due)
+    await change(case, "submit_by = now() - interval '1 second'")
+    await case.time_passes()
+    await case.janitor.round()
+    assert (await case.state(), case.provider.charged) == ("captured", 1)
+
+
+async def test_who_does_not_confirm_in_time_lets_it_expire(case: Case) -> None:
+    case.provider.wants_confirmation = True
+    await case.worker()(case.due)
+    assert await case.state() == "action_required"
+    async with case.database.transaction() as connection:
+        query = select(attempts.c.next_ask_at).where(attempts.c.payment_id == case.payment_id)
+        assert (await connection.execute(query)).scalar_one() < datetime.now(UTC) + timedelta(seconds=10), "asked again soon"
+        long_ago = update(attempts).where(attempts.c.payment_id == case.payment_id)
+        await connection.execute(long_ago.values(created_at=datetime.now(UTC) - timedelta(hours=1)))
+    await case.time_passes()
+    await case.janitor.round()
+    assert (await case.state(), case.provider.charged, len(case.provider.cancelled)) == ("expired", 0, 1)
+    assert await case.published() == ["payment.action_required", "payment.expired"]

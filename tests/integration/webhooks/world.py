@@ -110,6 +110,7 @@ class World:
                     state="approved",
                     provider="stripe",
                     locale="de-DE",
+                    submit_by=datetime.now(UTC),
                 )
             )
         return order
