@@ -27,6 +27,7 @@ from infra.local.triton_environment import REQUIREMENTS, CannotInstall, check_pl
 
 OLDEST_PYTHON = (3, 11)
 GIGABYTE = 1024**3
+RESTARTS_TO_WORRY_ABOUT = 3
 DISK_WANTED_BYTES = 2 * GIGABYTE
 DISK_NEEDED_BYTES = GIGABYTE // 4
 MEMORY_WANTED_BYTES = GIGABYTE
@@ -156,7 +157,11 @@ def _running(layout: Layout) -> Iterator[Finding]:
     for record in state.processes:
         if record.state in ("ready", "completed"):
             restarts = f", restarted {record.restarts} times" if record.restarts else ""
-            yield Finding(record.name, "ok", f"{record.state} since {record.since}{restarts}")
+            detail = f"{record.state} since {record.since}{restarts}"
+            if record.restarts > RESTARTS_TO_WORRY_ABOUT:
+                yield Finding(record.name, "note", detail, f"Read {record.log_file}: it says what it died of")
+            else:
+                yield Finding(record.name, "ok", detail)
         else:
             remedy = f"Read {record.log_file}; then `augenblick down` and `augenblick up`"
             yield Finding(record.name, "problem", record.problem or f"is {record.state}", remedy)

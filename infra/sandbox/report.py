@@ -82,6 +82,8 @@ def print_table(console: Console, shown: Demonstration, seconds: float) -> None:
     console.print(summary)
     for note in shown.notes:
         console.print(f"Note: {note}", style="yellow")
+    if any(told.trace for told in shown.told):
+        console.print("The traces' links answer while the demo is kept up: augenblick demo --keep.")
     console.print(f"Everything was ready after {shown.ready_after_s:.1f} s; the whole demo took {seconds:.1f} s.\n")
     next_steps = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for command, meaning in _NEXT:

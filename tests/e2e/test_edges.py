@@ -1,5 +1,6 @@
 """What must not come in: each thing gets its own clear refusal, as problem details, and the connection stays usable."""
 
+import base64
 import io
 import json
 import struct
@@ -13,7 +14,7 @@ from PIL import Image
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from infra.sandbox.glasses import DeviceKey, Glasses
+from infra.sandbox.glasses import DeviceKey, Glasses, LinkLost
 from schemas.errors import PROBLEMS
 from schemas.ids import DeviceId, EventId
 from tests.support.frames import barcode_jpeg, blank_jpeg, gtin13
@@ -243,6 +244,59 @@ async def test_a_maker_speaks_only_for_its_own_devices(platform: RunningPlatform
         assert (unknown.status_code, unknown.json()["code"]) == (401, "credentials-invalid")
         lost = await client.get("/v1/nowhere")
         assert (lost.status_code, lost.json()["code"]) == (404, "not-found")
+
+
+async def test_a_body_is_counted_before_anybody_reads_it(platform: RunningPlatform) -> None:
+    async def without_end() -> AsyncIterator[bytes]:
+        for _ in range(1000):
+            yield bytes(64 * 1024)
+
+    async with httpx.AsyncClient(base_url=platform.api) as client:
+        declared = await client.post("/v1/endpoints", content=bytes(200_000))
+        assert (declared.status_code, declared.json()["code"]) == (413, "too-large")
+        undeclared = await client.post("/v1/endpoints", content=without_end(), timeout=20)
+        assert (undeclared.status_code, undeclared.json()["code"]) in {(413, "too-large"), (401, "credentials-missing")}
+        nested = "eyJhbGciOiJFZERTQSJ9." + base64.urlsafe_b64encode(b"[" * 3000).decode().rstrip("=") + ".AA"
+        deep = await client.get("/v1/payments", headers={"Authorization": f"Bearer {nested}"})
+        assert deep.status_code == 401
+
+
+async def test_a_deeply_nested_token_is_just_no_token(platform: RunningPlatform) -> None:
+    payload = base64.urlsafe_b64encode(b"[" * 3000).decode().rstrip("=")
+    assert (await denied(platform, f"Bearer e30.{payload}.AA"))["code"] == "credentials-invalid"
+
+
+async def test_at_another_address_there_is_nothing_for_glasses(platform: RunningPlatform) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        async with connect(platform.gateway + "/nowhere"):
+            pass
+    assert refused.value.response.status_code == 404
+    assert json.loads(refused.value.response.body or b"")["code"] == "not-found"
+
+
+# One connection per device.
+
+
+async def test_the_end_of_an_old_connection_takes_nothing_from_the_new_one(platform: RunningPlatform) -> None:
+    gtin = gtin13(4712)
+    await platform.rows.product(platform.shop, gtin=gtin)
+    paired = await platform.payer()
+    async with platform.worn(paired) as old, platform.worn(paired) as new:
+        with pytest.raises(LinkLost):
+            await old.expect(lambda message: message["type"] == "nothing", timeout_s=5)
+        answer = await new.look(barcode_jpeg(gtin), "pay")
+        proposed = await new.request_payment(answer)
+        assert proposed["type"] == "payment.proposed", proposed
+        await new.send_approval(proposed)
+        await new.payment(answer["journeyid"], "captured")
+
+
+async def test_nobody_writes_into_anothers_journey(platform: RunningPlatform) -> None:
+    async with platform.worn(await platform.rows.glasses()) as one, platform.worn(await platform.rows.glasses()) as other:
+        theirs = (await one.look(blank_jpeg()))["journeyid"]
+        sighting = await other.send_frame(blank_jpeg(), journeyid=theirs)
+        answer = await other.expect(lambda message: message.get("data", {}).get("sighting_id") == sighting)
+        assert answer["journeyid"] != theirs
 
 
 # Newest frame wins.
