@@ -74,6 +74,7 @@ class Daemon:
     async def _keep_state_true(self) -> None:
         while True:
             self._write_state()
+            self._stack.supervisor.set_large_logs_aside()
             await asyncio.sleep(STATE_INTERVAL_SECONDS)
 
     def _end(self, work: "asyncio.Future[None]") -> None:

@@ -16,6 +16,7 @@ import datetime
 import enum
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -206,6 +207,15 @@ class Supervisor:
         The supervisor will start it again. Such a death is not held against the process: it does not count towards "too often".
         """
         return await self._find(name).kill(with_signal)
+
+    def set_large_logs_aside(self, limit_bytes: int = LOG_ROTATE_BYTES) -> None:
+        """Copies logs that have grown large to NAME.1 and empties them, while their processes go on writing. Call it now and
+        then; what is written between the two steps is lost."""
+        for process in self._processes.values():
+            path = process.spec.log_file
+            if path.exists() and path.stat().st_size > limit_bytes:
+                shutil.copyfile(path, path.with_name(path.name + ".1"))
+                os.truncate(path, 0)
 
     async def wait_until_ready(self, name: str, timeout_seconds: float = 30.0) -> None:
         """Waits until a process is ready, for instance after `kill_process`. Raises `ProcessFailed` or TimeoutError."""

@@ -349,3 +349,15 @@ async def test_no_child_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> 
 def test_pauses_grow_and_the_last_one_repeats() -> None:
     policy = RestartPolicy(pauses_seconds=(0.1, 1.0), maximum_restarts=3)
     assert [policy.pause_before_restart(deaths) for deaths in (1, 2, 3, 4)] == [0.1, 1.0, 1.0, None]
+
+
+async def test_a_log_that_grows_large_is_set_aside_while_its_process_goes_on(spec: MakeSpec, tmp_path: Path) -> None:
+    log, aside = tmp_path / "talker.log", tmp_path / "talker.log.1"
+    async with Supervisor() as supervisor:
+        await supervisor.start([spec("talker", "import time\nwhile True: print('x' * 99); time.sleep(0.001)")])
+        await eventually(lambda: log.stat().st_size > 20_000)
+        supervisor.set_large_logs_aside(limit_bytes=20_000)
+        assert aside.stat().st_size > 20_000
+        assert log.stat().st_size < aside.stat().st_size
+        await eventually(lambda: log.stat().st_size > 1_000)
+        assert b"\x00" not in log.read_bytes(), "it goes on at the beginning, not where it was"
