@@ -1,5 +1,6 @@
 """What must not come in: each thing gets its own clear refusal, as problem details, and the connection stays usable."""
 
+import asyncio
 import base64
 import io
 import json
@@ -259,6 +260,39 @@ async def test_a_body_is_counted_before_anybody_reads_it(platform: RunningPlatfo
         nested = "eyJhbGciOiJFZERTQSJ9." + base64.urlsafe_b64encode(b"[" * 3000).decode().rstrip("=") + ".AA"
         deep = await client.get("/v1/payments", headers={"Authorization": f"Bearer {nested}"})
         assert deep.status_code == 401
+
+
+async def test_slow_bodies_of_one_maker_hold_no_other_up(platform: RunningPlatform) -> None:
+    _, slow_token = await platform.rows.maker()
+    maker, token = await platform.rows.maker()
+    device = await platform.rows.glasses(maker=maker)
+    host, _, port = platform.api.removeprefix("http://").partition(":")
+    request = f"POST /v1/events HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {slow_token}\r\nContent-Length: 1000\r\n\r\n{{"
+    connections = [await asyncio.open_connection(host, int(port)) for _ in range(70)]
+    try:
+        for _, writer in connections:
+            writer.write(request.encode())
+            await writer.drain()
+        refused = await asyncio.wait_for(first_line(connections), 10)
+        assert b"503" in refused, "one maker has so much room and no more"
+        event = {"specversion": "1.0", "id": str(EventId.new()), "type": "wear.changed", "data": {"state": "worn"}}
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/cloudevents+json"}
+        async with httpx.AsyncClient(base_url=platform.api) as client:
+            body = json.dumps({**event, "deviceid": device.device_id})
+            accepted = await client.post("/v1/events", headers=headers, content=body, timeout=10)
+        assert accepted.status_code == 202, accepted.text
+    finally:
+        for _, writer in connections:
+            writer.close()
+
+
+async def first_line(connections: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> bytes:
+    """Of whichever connection is answered first."""
+    reading = [asyncio.create_task(reader.readline()) for reader, _ in connections]
+    done, left = await asyncio.wait(reading, return_when=asyncio.FIRST_COMPLETED)
+    for task in left:
+        task.cancel()
+    return done.pop().result()
 
 
 async def test_a_deeply_nested_token_is_just_no_token(platform: RunningPlatform) -> None:
