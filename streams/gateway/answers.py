@@ -48,9 +48,6 @@ class Answers:
             if not self._listeners[device_id]:
                 del self._listeners[device_id]
 
-    def is_listening(self, device_id: str) -> bool:
-        return device_id in self._listeners
-
     async def start(self) -> None:
         """Afterwards every answer that is published will be seen."""
         await self._consumer.start()

@@ -3,26 +3,21 @@
 import base64
 import hashlib
 import json
-import warnings
 from datetime import UTC, datetime
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import OKPKey
 
 from schemas.errors import Rejected
 from schemas.ids import DeviceId
 from streams.core.database import Database
+from streams.core.device_keys import ALGORITHMS, verification_key
 from streams.gateway import store
 from streams.gateway.store import PairedDevice
 
-_ALGORITHMS = ["Ed25519", "EdDSA"]  # two names of one algorithm; see streams/intents/approval.py
 _LIVES_S = 60
 _SKEW_S = 5
-
-warnings.filterwarnings("ignore", message="EdDSA is deprecated", module="joserfc")
 
 
 def bearer(authorization: str | None) -> str:
@@ -71,10 +66,10 @@ def _claimed_device(token: str) -> DeviceId:
 
 
 def _verify(token: str, found: PairedDevice, audience: str) -> None:
-    key = OKPKey.import_key(Ed25519PublicKey.from_public_bytes(found.public_key))
+    key = verification_key(found.public_key)
     now = int(datetime.now(UTC).timestamp())
     try:
-        claims: dict[str, Any] = jwt.decode(token, key, algorithms=_ALGORITHMS).claims
+        claims: dict[str, Any] = jwt.decode(token, key, algorithms=ALGORITHMS).claims
     except (JoseError, ValueError, TypeError) as error:
         raise Rejected("credentials-invalid", "the token is not signed by the device's key") from error
     issued, expires = claims.get("iat"), claims.get("exp")

@@ -60,9 +60,8 @@ class Intents:
         by_device = event.source != GATEWAY
         await store.set_wear_state(unit.connection, device.id, change.state, event.time if by_device else None)
         if change.state is not WearState.WORN:
-            state = change.state
             for proposal in await store.lock_open_proposals(unit.connection, device.id):
-                await closing.close(unit, proposal, "cancelled", state.value, device.locale)
+                await closing.close(unit, proposal, "cancelled", change.state.value, device.locale)
 
     async def _requested(self, event: Event, device: Device, unit: Transaction) -> None:
         request, now = event.decode(PaymentRequested), datetime.now(UTC)

@@ -2,26 +2,19 @@
 
 import hmac
 import json
-import warnings
 from datetime import UTC, datetime, timedelta
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from joserfc import jws
 from joserfc.errors import JoseError
-from joserfc.jwk import OKPKey
 from pydantic import ValidationError
 
 from schemas.errors import Rejected
 from schemas.payments import ApprovalClaims, ProposalTerms
+from streams.core.device_keys import ALGORITHMS, verification_key
 
 TYPE = "augenblick-approval+jws"
-# RFC 9864 names the algorithm Ed25519; devices in the field still write EdDSA. Both mean the same with our keys.
-ALGORITHMS = ["Ed25519", "EdDSA"]
 _CLOCK_SKEW = timedelta(seconds=5)
 _LIVES = timedelta(seconds=60)
-
-# The library warns at each use of the older name.
-warnings.filterwarnings("ignore", message="EdDSA is deprecated", module="joserfc")
 
 
 def verify(
@@ -48,7 +41,7 @@ def verify(
 
 
 def _signed_claims(approval: str, device_id: str, public_key: bytes) -> ApprovalClaims:
-    key = OKPKey.import_key(Ed25519PublicKey.from_public_bytes(public_key))
+    key = verification_key(public_key)
     try:
         signed = jws.deserialize_compact(approval, key, algorithms=ALGORITHMS)
     except (JoseError, ValueError, TypeError) as error:

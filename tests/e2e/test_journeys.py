@@ -87,7 +87,7 @@ async def test_a_paid_journey_has_a_receipt_that_holds_and_a_verified_webhook(pl
     assert kinds == ["recognised", "proposed", "approved", "provider_answered", "webhook_acknowledged", "closed"]
     assert entries[0].content["frame_digest"] == answer["data"]["frame_digest"]
     assert closed["data"]["digest"] == entries[-1].digest
-    [webhook] = [line for line in platform.receiver.received() if line.get("payment") == paid["data"]["payment_id"]]
+    [webhook] = [line for line in await platform.receiver.received() if line.get("payment") == paid["data"]["payment_id"]]
     assert (webhook["type"], webhook["sequence"], webhook["refused"]) == ("payment.captured", 1, False)
 
 

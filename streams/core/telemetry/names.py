@@ -26,7 +26,6 @@ SERVER_ADDRESS = "server.address"
 ERROR_TYPE = "error.type"
 PROVIDER = "augenblick.payment.provider"
 PAYMENT = "augenblick.payment.id"
-PAYMENT_STATE = "augenblick.payment.state"
 SHOP = "augenblick.shop"
 MODEL = "augenblick.model"
 
