@@ -6,11 +6,11 @@ What they raise: Retryable (nothing happened), Misconfigured, and Rejected("capa
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Protocol
 
 from schemas.commerce import ExchangeRate, Offer, Order, Quote, Translation
-from schemas.payments import Authorise, Command, Opened, Outcome, ProviderEvent, RefusedByProvider
+from schemas.payments import Authorise, Command, Opened, Outcome, ProviderEvent, RefusedByProvider, StatementLine
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,45 @@ class ShopConnector(Protocol):
 
 @dataclass(frozen=True)
 class PaymentCapabilities:
-    """`key_memory`: how long the provider surely recognises an idempotency key; zero where it may not. Within it a lost
-    submit may be repeated with the same key; after it only `fetch` may tell."""
+    """`key_memory`: how long the provider surely recognises an idempotency key, or a reference as one it has seen; zero where it
+    may not. Within it a lost submit may be repeated with the same key; after it only `fetch` may tell.
+
+    `reference_is_key`: the reference is the key given to `open`, which calls nobody and never fails but for what the command
+    itself says. `ask_every`: how long to wait between questions while the payer is to act. `currencies`: those it takes, None for
+    any. `statement_zone`: the time zone of a day in its books, None where `statement` is not offered."""
 
     commands: frozenset[str]
     key_memory: timedelta
     partial_capture: bool = False
     partial_refund: bool = False
+    reference_is_key: bool = False
+    ask_every: timedelta = timedelta(seconds=4)
+    currencies: frozenset[str] | None = None
+    statement_zone: str | None = None
 
 
 class PaymentConnector(Protocol):
+    """One merchant's account with one provider. A connector's folder offers `connect(credentials, *, notify_url)`, which makes
+    one from what `augenblick connectors add` was given, and refuses with Misconfigured what cannot be right: a missing or empty
+    secret, a key of the wrong kind or length, an expired certificate."""
+
     @property
     def name(self) -> str: ...
 
     @property
+    def account(self) -> str:
+        """The provider's public name of the account: no secret, shown to operators."""
+        ...
+
+    @property
     def capabilities(self) -> PaymentCapabilities: ...
+
+    async def check(self) -> None:
+        """A harmless authenticated call. Raises Misconfigured where the credentials are not accepted, Retryable where nobody
+        answers."""
+        ...
+
+    async def close(self) -> None: ...
 
     async def open(self, command: Authorise, key: str) -> Opened | RefusedByProvider:
         """The reference under which the payment can be asked for from now on; moves no money. The caller commits it before
@@ -77,18 +101,27 @@ class PaymentConnector(Protocol):
 
     async def submit(self, command: Command, key: str) -> Outcome:
         """Do it, once per `key`. `Authorise.reference` must be set. Never raises for what may be answered: a timeout, a
-        5xx, an unreadable or an undocumented answer is Unknown; amount, currency and reference of every answer are checked
-        against the command, and what differs is Unknown with the reason."""
+        5xx, an unreadable, unsigned or undocumented answer is Unknown; amount, currency, reference and account of every answer
+        are checked against the command, and what differs is Mismatched with the reason."""
         ...
 
     async def fetch(self, reference: str, expected: Command) -> Outcome:
         """What has become of it. `expected` is the command it was opened for, and is checked likewise. Unknown where the
-        provider does not answer."""
+        provider does not answer. NotSubmitted also where the provider does not know a reference that is ours to give."""
         ...
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> Sequence[ProviderEvent]:
-        """Verifies signature and freshness over the raw body, then returns what to ask about. Raises
-        Rejected("credentials-invalid"), also where no secret is configured."""
+        """Verifies signature, freshness and account over the raw body, then returns what to ask about. Header names may be in
+        any case. Raises Rejected("credentials-invalid"), also where no secret is configured, or Rejected("message-malformed")."""
+        ...
+
+    def acknowledgement(self) -> tuple[int, str, bytes]:
+        """What the provider wants to hear when its notification was taken: HTTP status, media type, body."""
+        ...
+
+    async def statement(self, day: date) -> Sequence[StatementLine]:
+        """What moved on that day by the provider's own books. Raises Retryable where they cannot be had now, and
+        Rejected("capability-not-offered")."""
         ...
 
 

@@ -2,7 +2,8 @@
 so that a process that takes no payments loads no payment SDK."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from importlib import import_module
 from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -10,25 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from connectors.ports import PaymentConnector, ShopConnector, Translator
 from schemas.errors import Misconfigured
 
-Connector = TypeVar("Connector")
-
-
-@dataclass(frozen=True)
-class StripeAccount:
-    """See `StripeConnector`: `address` is for a server that stands in for Stripe."""
-
-    api_key: str | None = field(default=None, repr=False)
-    webhook_secret: str | None = field(default=None, repr=False)
-    address: str | None = None
-    return_url: str | None = None
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What connectors are made from. Each takes what it needs, and says so (Misconfigured) where it is missing."""
+    """What shops and translators are made from. Each takes what it needs, and says so (Misconfigured) where it is missing."""
 
     engine: AsyncEngine | None = None
-    stripe: StripeAccount = StripeAccount()
 
 
 def _catalogue(surroundings: Surroundings) -> ShopConnector:
@@ -39,15 +29,6 @@ def _catalogue(surroundings: Surroundings) -> ShopConnector:
     return CatalogueShop(surroundings.engine)
 
 
-def _stripe(surroundings: Surroundings) -> PaymentConnector:
-    from connectors.payments.stripe import StripeConnector
-
-    account = surroundings.stripe
-    return StripeConnector(
-        account.api_key, webhook_secret=account.webhook_secret, address=account.address, return_url=account.return_url
-    )
-
-
 def _glossary(_: Surroundings) -> Translator:
     from connectors.translators.glossary import GlossaryTranslator
 
@@ -55,23 +36,32 @@ def _glossary(_: Surroundings) -> Translator:
 
 
 SHOPS: Mapping[str, Callable[[Surroundings], ShopConnector]] = {"catalogue": _catalogue}
-PAYMENTS: Mapping[str, Callable[[Surroundings], PaymentConnector]] = {"stripe": _stripe}
 TRANSLATORS: Mapping[str, Callable[[Surroundings], Translator]] = {"glossary": _glossary}
+PAYMENTS: Mapping[str, str] = {
+    "alipay": "connectors.payments.alipay",
+    "stripe": "connectors.payments.stripe",
+    "wechat_pay": "connectors.payments.wechat_pay",
+}
+"""The packages that offer `connect`."""
 
 
 def shop(name: str, surroundings: Surroundings) -> ShopConnector:
     return _pick(SHOPS, "shop", name)(surroundings)
 
 
-def payments(name: str, surroundings: Surroundings) -> PaymentConnector:
-    return _pick(PAYMENTS, "payment provider", name)(surroundings)
+def payments(name: str, credentials: Mapping[str, str], *, notify_url: str | None = None) -> PaymentConnector:
+    """`notify_url` is where the provider shall send what happens to this account. Raises Misconfigured."""
+    connector: PaymentConnector = import_module(_pick(PAYMENTS, "payment provider", name)).connect(
+        credentials, notify_url=notify_url
+    )
+    return connector
 
 
 def translator(name: str, surroundings: Surroundings) -> Translator:
     return _pick(TRANSLATORS, "translator", name)(surroundings)
 
 
-def _pick(registry: Mapping[str, Connector], kind: str, name: str) -> Connector:
+def _pick(registry: Mapping[str, Entry], kind: str, name: str) -> Entry:
     try:
         return registry[name]
     except KeyError:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from schemas.ids import MerchantId, OfferId
+from schemas.ids import MerchantId, OfferId, PayeeCodeId
 from schemas.money import PositiveMoney
 from schemas.recognition import Gtin, Shape
 
@@ -93,3 +93,23 @@ class OffersFound(Shape):
     text: str = Field(description="the answer in one sentence, in the wearer's language, fit to be shown or spoken")
     late_shops: tuple[str, ...] = ()
     failed_shops: tuple[str, ...] = ()
+
+
+class FoundPayee(Shape):
+    """A registered payee whose code was seen in several frames. `name` is the registry's, not the code's. Without `amount` the
+    wearer says how much, in `currency`."""
+
+    payee_code_id: PayeeCodeId
+    merchant_id: MerchantId
+    name: str
+    amount: PositiveMoney | None
+    currency: str
+    expires_at: AwareDatetime
+
+
+class PayeesFound(Shape):
+    """Data of `payees.found`. Several: the wearer has to choose."""
+
+    sighting_id: str
+    payees: tuple[FoundPayee, ...] = Field(min_length=1, max_length=8)
+    text: str = Field(description="in the wearer's language")

@@ -88,6 +88,22 @@ PROBLEMS: dict[str, ProblemType] = {
     "approval-expired": ProblemType(403, "The approval has expired", "Ask the wearer again."),
     "not-worn": ProblemType(409, "The glasses are not being worn", "Put the glasses on, and report it with `wear.changed`."),
     "payer-missing": ProblemType(409, "No means of payment is set up for this device", "Add one for the device first."),
+    "limit-exceeded": ProblemType(403, "The amount is above a limit", "Pay less at a time, or ask whoever set the limit."),
+    "intent-stale": ProblemType(409, "The wish to pay is too old", "Ask the wearer again; nothing was charged."),
+    "payee-code-unknown": ProblemType(404, "The payee's code is not known", "Look at the code again, in two frames."),
+    "payee-code-expired": ProblemType(410, "The payee's code was seen too long ago", "Look at the code again."),
+    "amount-missing": ProblemType(422, "The amount is missing", "This code names no amount: say how much, in its currency."),
+    "amount-not-free": ProblemType(422, "The amount is not the wearer's to choose", "The code names the amount: leave it out."),
+    "merchant-not-payable": ProblemType(
+        409, "The merchant cannot be paid this way", "Pay with a means of payment, and in a currency, that the merchant takes."
+    ),
+    "payment-busy": ProblemType(409, "Another command on this payment is under way", "Wait until it has ended, then ask again."),
+    "payment-frozen": ProblemType(409, "The payment is frozen", "An operator has to look at it: `augenblick payments unknown`."),
+    "payment-state": ProblemType(409, "The payment's state does not allow this", "See the payment's `state`."),
+    "amount-too-large": ProblemType(422, "The amount is more than there is", "See what was captured and refunded so far."),
+    "key-proof-invalid": ProblemType(
+        403, "The key's proof does not hold", "Sign the proof with the new key, and with the old one."
+    ),
     "capability-not-offered": ProblemType(501, "The connected system does not offer this", "See the connector's capabilities."),
     # The merchants' API.
     "not-found": ProblemType(404, "There is no such thing", "Check the address and the id."),

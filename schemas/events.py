@@ -17,7 +17,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
 from schemas import topics
-from schemas.commerce import OffersFound
+from schemas.commerce import OffersFound, PayeesFound
 from schemas.errors import Problem, Rejected, field_errors
 from schemas.ids import DeviceId, EventId, JourneyId
 from schemas.payments import (
@@ -29,10 +29,11 @@ from schemas.payments import (
     ProposalClosed,
     ProposalDeclined,
     Proposed,
+    ProviderNotified,
     ReceiptClosed,
     WearChanged,
 )
-from schemas.recognition import Intent, Recognition, Sha256, Unclear
+from schemas.recognition import Intent, PayeesSeen, Recognition, Sha256, Unclear
 from schemas.topics import Topic
 
 JSON = "application/json"
@@ -249,6 +250,7 @@ _PAYMENT_CHANGES = {
     "payment.unknown": "It may have happened; the provider is being asked until it is known.",
     "payment.partially_refunded": "Some of the money was given back.",
     "payment.refunded": "All of the money was given back.",
+    "payment.command_failed": "A capture, cancellation or refund came to nothing; the payment is as it was.",
 }
 
 CATALOGUE: dict[str, EventType] = {
@@ -264,6 +266,10 @@ CATALOGUE: dict[str, EventType] = {
         ),
         EventType("sighting.recognised", topics.RECOGNITION_RESULTS, "The frame shows one product.", Recognition),
         EventType("sighting.unclear", topics.RECOGNITION_RESULTS, "Look again; nothing is guessed.", Unclear),
+        EventType("payees.seen", topics.RECOGNITION_RESULTS, "The frame shows codes that ask to pay somebody.", PayeesSeen),
+        EventType(
+            "payees.found", topics.GLASSES_ANSWERS, "Whom the codes seen ask to pay, by the registry's names.", PayeesFound
+        ),
         EventType("offers.found", topics.GLASSES_ANSWERS, "What it is, what it costs, and where.", OffersFound),
         EventType("look.again", topics.GLASSES_ANSWERS, "The wearer is asked to look again, with a hint.", Unclear),
         EventType("payment.requested", topics.GLASSES_INTENTS, "The wearer wants to pay.", PaymentRequested, from_devices=True),
@@ -275,7 +281,8 @@ CATALOGUE: dict[str, EventType] = {
         EventType("intent.refused", topics.GLASSES_ANSWERS, "An intent was refused, and why.", Problem),
         EventType("payment.updated", topics.GLASSES_ANSWERS, "A payment's state, for the wearer.", PaymentUpdated),
         EventType("receipt.closed", topics.GLASSES_ANSWERS, "The journey's record is complete.", ReceiptClosed),
-        EventType("payment.due", topics.PAYMENTS_COMMANDS, "An approved payment is to be taken.", PaymentDue),
+        EventType("payment.due", topics.PAYMENTS_COMMANDS, "A payment has a command that waits to be carried out.", PaymentDue),
+        EventType("provider.notified", topics.PAYMENTS_COMMANDS, "A provider says that something happened.", ProviderNotified),
         *(EventType(name, topics.PAYMENTS_EVENTS, summary, PaymentChanged) for name, summary in _PAYMENT_CHANGES.items()),
     )
 }

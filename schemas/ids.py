@@ -112,3 +112,15 @@ class DeliveryId(Id, prefix="dlv"):
 
 class DeadLetterId(Id, prefix="ded"):
     """An event that could not be handled, kept with the reason."""
+
+
+class AccountId(Id, prefix="acc"):
+    """A merchant's account with a payment provider."""
+
+
+class PayeeId(Id, prefix="pye"):
+    """A payee whose code may be paid, under the name that wearers are shown."""
+
+
+class PayeeCodeId(Id, prefix="pyc"):
+    """One payee's code, as seen by one pair of glasses in several frames."""

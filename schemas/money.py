@@ -102,3 +102,12 @@ def _check_positive(money: Money) -> Money:
 
 
 PositiveMoney = Annotated[Money, AfterValidator(_check_positive)]
+
+
+def _check_amount(money: Money) -> Money:
+    if money.minor < 0:
+        raise ValueError("the amount must not be below zero")
+    return money
+
+
+Amount = Annotated[Money, AfterValidator(_check_amount)]

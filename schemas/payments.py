@@ -1,12 +1,12 @@
 """Proposals, approvals, payments and what providers say of them."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, model_validator
 
-from schemas.ids import AttemptId, JourneyId, MerchantId, OfferId, OrderId, PaymentId, ProposalId
-from schemas.money import PositiveMoney
+from schemas.ids import AccountId, AttemptId, JourneyId, MerchantId, OfferId, OrderId, PayeeCodeId, PaymentId, ProposalId
+from schemas.money import Amount, Currency, Money, PositiveMoney
 from schemas.recognition import Sha256, Shape
 
 _YEAR_9999 = 253_402_300_799
@@ -45,7 +45,7 @@ class ProposalTerms(Shape):
     merchant_id: MerchantId
     payee: str = Field(description="who gets the money, as shown")
     total: PositiveMoney
-    cart: tuple[CartLine, ...] = Field(min_length=1, max_length=20)
+    cart: tuple[CartLine, ...] = Field(max_length=20, description="empty where a payee's code is paid")
     text: str = Field(description="the words shown or spoken, in the wearer's language")
     presence: tuple[PresenceMethod, ...] = Field(min_length=1, description="ways of saying yes that are accepted")
     nonce: str = Field(pattern="^[A-Za-z0-9_-]{22,86}$")
@@ -74,10 +74,21 @@ class ApprovalClaims(Shape):
 
 
 class PaymentRequested(Shape):
-    """Data of `payment.requested`: the wearer wants to buy what an offer showed."""
+    """Data of `payment.requested`: the wearer wants to buy what an offer showed, or to pay a payee whose code was seen. `amount`
+    only where the code names none."""
 
-    offer_id: OfferId
+    offer_id: OfferId | None = None
     quantity: int = Field(default=1, ge=1, le=99)
+    payee_code_id: PayeeCodeId | None = None
+    amount: PositiveMoney | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.offer_id is None) == (self.payee_code_id is None):
+            raise ValueError("name either an offer or a payee's code")
+        if self.payee_code_id is None and self.amount is not None:
+            raise ValueError("an offer has its own price: `amount` is for payees' codes")
+        return self
 
 
 class PaymentApproved(Shape):
@@ -179,6 +190,18 @@ class PaymentChanged(Shape):
     provider_reference: str | None = None
     reason: str | None = Field(default=None, description="a code, where the state alone does not say why")
     occurred_at: AwareDatetime
+    captured: Amount = Field(description="taken so far")
+    refunded: Amount = Field(description="given back so far")
+    command: "CommandResult | None" = Field(default=None, description="of the capture, cancellation or refund this is about")
+
+
+class CommandResult(Shape):
+    """What a merchant or an operator asked for, and what came of it. `succeeded` is false in `payment.command_failed` only."""
+
+    attempt_id: AttemptId
+    kind: Literal["capture", "cancel", "refund"]
+    amount: PositiveMoney | None
+    succeeded: bool
 
 
 class PaymentUpdated(Shape):
@@ -202,10 +225,47 @@ class ReceiptClosed(Shape):
 
 
 class PaymentDue(Shape):
-    """Data of `payment.due` on payments.commands: an approved payment is to be taken. The worker reads the rest from the
-    database, so that the command carries nothing that could go stale or leak."""
+    """Data of `payment.due` on payments.commands: an approved payment is to be taken, or another command on it is waiting. The
+    worker reads the rest from the database, so that the command carries nothing that could go stale or leak."""
 
     payment_id: PaymentId
+
+
+class ProviderNotified(Shape):
+    """Data of `provider.notified` on payments.commands: a provider's notification, verified and on record, is to be looked at."""
+
+    payment_id: PaymentId
+    account_id: AccountId
+    event_id: str
+
+
+# Who may pay how much, and how.
+
+
+class Limit(Shape):
+    """In one currency. `presence_above`: from more than this amount on, only `presence` counts as a yes."""
+
+    currency: Currency
+    per_payment: int | None = Field(default=None, gt=0, description="minor units")
+    per_day: int | None = Field(default=None, gt=0, description="minor units, over any 24 hours")
+    presence_above: int | None = Field(default=None, ge=0, description="minor units")
+    presence: tuple[PresenceMethod, ...] = Field(default=(PresenceMethod.PRESS,), min_length=1)
+
+
+class PaymentPolicy(Shape):
+    """A merchant's or a device's rules. Where both have some, both hold. A currency without a limit is not limited, unless
+    `other_currencies` is false."""
+
+    limits: tuple[Limit, ...] = Field(default=(), max_length=50)
+    other_currencies: bool = True
+    confirm_after_s: int | None = Field(default=None, ge=1, le=3600, description="an intent older than this is asked for again")
+    capture: bool = Field(default=True, description="merchants only: false reserves the money until the merchant takes it")
+
+    @model_validator(mode="after")
+    def _one_per_currency(self) -> Self:
+        if len({limit.currency for limit in self.limits}) != len(self.limits):
+            raise ValueError("two limits are for one currency")
+        return self
 
 
 # Commands and outcomes: what the platform and a payment connector say to each other.
@@ -220,9 +280,12 @@ class Payer(Shape):
 
 
 class _Command(Shape):
+    """`total` is what the whole payment is for, whatever part of it the command is about."""
+
     payment_id: PaymentId
     attempt_id: AttemptId
     journey_id: JourneyId
+    total: PositiveMoney
 
 
 class Authorise(_Command):
@@ -230,7 +293,6 @@ class Authorise(_Command):
 
     kind: Literal["authorise"] = "authorise"
     order_id: OrderId
-    total: PositiveMoney
     payee: str
     description: str = Field(max_length=200)
     payer: Payer
@@ -289,10 +351,11 @@ class NotSubmitted(_Outcome):
 
 
 class Actionable(_Outcome):
-    """The payer must act first (3-D Secure, a confirmation on the phone)."""
+    """The payer must act first (3-D Secure, a confirmation on the phone). What is not done within `within_s` is cancelled."""
 
     kind: Literal["action_required"] = "action_required"
     url: str | None
+    within_s: int = Field(default=600, ge=1)
 
 
 class Declined(_Outcome):
@@ -315,18 +378,26 @@ class Cancelled(_Outcome):
     """It was cancelled, at the provider or before it came so far; nothing is held any more."""
 
     kind: Literal["cancelled"] = "cancelled"
-    reason: Literal["cancelled_at_provider", "too_late", "not_confirmed_in_time"] = "cancelled_at_provider"
+    reason: Literal["cancelled_at_provider", "too_late", "not_confirmed_in_time", "denied_party"] = "cancelled_at_provider"
 
 
 class Unknown(_Outcome):
-    """It may have happened. `reason` says what was seen instead of an answer, or what in the answer does not fit."""
+    """It may have happened. `reason` says what was seen instead of an answer."""
 
     kind: Literal["unknown"] = "unknown"
     reason: str
 
 
+class Mismatched(_Outcome):
+    """The provider answered with authority, about another amount, currency, reference or account than was asked for: the payment
+    is frozen until a person has looked. `reason` says what differs, in words without secrets."""
+
+    kind: Literal["mismatched"] = "mismatched"
+    reason: str
+
+
 Outcome = Annotated[
-    Succeeded | Pending | NotSubmitted | Actionable | Declined | RefusedByProvider | Cancelled | Unknown,
+    Succeeded | Pending | NotSubmitted | Actionable | Declined | RefusedByProvider | Cancelled | Unknown | Mismatched,
     Field(discriminator="kind"),
 ]
 
@@ -339,9 +410,24 @@ class Opened(Shape):
 
 
 class ProviderEvent(Shape):
-    """A provider's notification, verified: only a hint to ask `fetch(reference)`, never proof on its own."""
+    """A provider's notification, verified: a hint to ask `fetch(reference)`, never proof of success on its own. `event_id` is the
+    same in every repetition. `amount` is what it says was paid (`kind` payment) or given back (refund), where it says so: another
+    than was asked for freezes the payment."""
 
     provider: str
-    event_id: str
+    event_id: str = Field(min_length=1, max_length=200)
+    kind: Literal["payment", "refund"]
+    reference: str = Field(min_length=1, max_length=200)
+    amount: Money | None = None
+    occurred_at: AwareDatetime
+
+
+class StatementLine(Shape):
+    """One movement in a provider's own books: money taken (`payment`) or given back (`refund`). `attempt_id` is ours where the
+    provider repeats it. `amount` is positive either way."""
+
+    kind: Literal["payment", "refund"]
     reference: str
+    attempt_id: str | None = None
+    amount: PositiveMoney
     occurred_at: AwareDatetime

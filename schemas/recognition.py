@@ -5,6 +5,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.money import PositiveMoney
+
 
 class Shape(BaseModel):
     """Base of all data on the wire: strict, frozen, and nothing unexpected."""
@@ -27,6 +29,27 @@ Confidence = Annotated[float, Field(ge=0, le=1)]
 Point = tuple[float, float]
 
 
+class PayeeScheme(StrEnum):
+    """Whose codes payees show."""
+
+    EMVCO = "emvco"
+    ALIPAY = "alipay"
+    WECHAT_PAY = "wechat_pay"
+
+
+class PayeeCode(Shape):
+    """What a payee's code says. `key` identifies the payee, and nothing else: the SHA-256 of the scheme and of that part of the
+    code that does. `name` is the code's own word for the payee, which anybody can print. A dynamic code is for one payment."""
+
+    scheme: PayeeScheme
+    key: Sha256
+    name: str | None = Field(default=None, max_length=100)
+    amount: PositiveMoney | None = None
+    currency: str | None = Field(default=None, description="where the code names one without an amount")
+    dynamic: bool = False
+    reference: str | None = Field(default=None, max_length=100, description="the payee's own number of the bill")
+
+
 class Code(Shape):
     """A code read from the frame. `corners` in pixels, clockwise from the code's own top left."""
 
@@ -36,6 +59,7 @@ class Code(Shape):
     gtin: Gtin | None = Field(
         default=None, description="the product number the code stands for, if it is one and its check digit holds"
     )
+    payee: PayeeCode | None = Field(default=None, description="whom the code asks to pay, if it does")
 
 
 class UnclearReason(StrEnum):
@@ -46,6 +70,9 @@ class UnclearReason(StrEnum):
     NOT_A_PRODUCT_CODE = "not_a_product_code"
     UNREADABLE_FRAME = "unreadable_frame"
     RECOGNITION_UNAVAILABLE = "recognition_unavailable"
+    PAYEE_SEEN_ONCE = "payee_seen_once"
+    PAYEE_UNKNOWN = "payee_unknown"
+    PAYERS_CODE = "payers_code"
 
 
 class Recognition(Shape):
@@ -68,3 +95,12 @@ class Unclear(Shape):
     intent: Intent
     reason: UnclearReason
     hint: str | None = Field(default=None, description="what the wearer can do, in the wearer's language")
+
+
+class PayeesSeen(Shape):
+    """Data of `payees.seen`: one frame shows the codes of one or more payees. None can be paid before a second frame agrees."""
+
+    sighting_id: str
+    frame_digest: Sha256
+    intent: Intent
+    payees: tuple[PayeeCode, ...] = Field(min_length=1, max_length=8)

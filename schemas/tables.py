@@ -63,6 +63,8 @@ devices = Table(
     Column("currency", Text, nullable=False),
     Column("region", Text),
     Column("payer_sealed", LargeBinary, comment="the provider's references of the wearer's means of payment"),
+    Column("payer_provider", Text, comment="the provider's name, which is no secret"),
+    Column("key_changed_at", _TIME),
     Column("wear_state", Text, nullable=False, server_default="link_lost"),
     Column("wear_changed_at", _TIME, comment="by the device's clock"),
     Column("link", Text, comment="the newest connection"),
@@ -79,6 +81,43 @@ merchants = Table(
     Column("name", Text, nullable=False),
     Column("token_hash", LargeBinary, unique=True, comment="SHA-256 of the merchant's API token"),
     _created(),
+)
+
+provider_accounts = Table(
+    "provider_accounts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("merchant_id", ForeignKey("merchants.id"), nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("external_id", Text, nullable=False, comment="the provider's public name of the account"),
+    Column("credentials_sealed", LargeBinary, nullable=False),
+    Column("currencies", ARRAY(Text), comment="null for any"),
+    _created(),
+    Column("updated_at", _TIME, nullable=False, server_default=func.now()),
+    Column("removed_at", _TIME, comment="takes no new payments; those it took are still asked about"),
+    Index("uq_provider_accounts_used", "merchant_id", "provider", unique=True, postgresql_where=text("removed_at IS NULL")),
+)
+
+payees = Table(
+    "payees",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("merchant_id", ForeignKey("merchants.id"), nullable=False, index=True),
+    Column("scheme", Text, nullable=False),
+    Column("key", Text, nullable=False, comment="PayeeCode.key"),
+    Column("name", Text, nullable=False, comment="as wearers are shown it"),
+    Column("currency", Text, nullable=False, comment="where the code names none"),
+    _created(),
+    Column("removed_at", _TIME),
+    Index("uq_payees_used", "scheme", "key", unique=True, postgresql_where=text("removed_at IS NULL")),
+)
+
+payment_policies = Table(
+    "payment_policies",
+    metadata,
+    Column("subject", Text, primary_key=True, comment="a merchant's or a device's id"),
+    Column("policy", JSONB, nullable=False, comment="PaymentPolicy"),
+    Column("updated_at", _TIME, nullable=False, server_default=func.now()),
 )
 
 catalogue_products = Table(
@@ -202,14 +241,34 @@ offers = Table(
 
 # Paying.
 
+payee_codes = Table(
+    "payee_codes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("device_id", ForeignKey("devices.id"), nullable=False),
+    Column("journey_id", Text, nullable=False),
+    Column("code_digest", Text, nullable=False, comment="SHA-256 of the PayeeCode's canonical JSON"),
+    Column("code", JSONB, nullable=False, comment="PayeeCode"),
+    Column("frames", ARRAY(Text), nullable=False, comment="digests of the different frames it was seen in"),
+    Column("payee_id", ForeignKey("payees.id"), comment="null while the payee is not registered"),
+    Column("last_seen_at", _TIME, nullable=False),
+    Column("expires_at", _TIME, nullable=False),
+    _created(),
+    Index(None, "device_id", "code_digest"),
+    Index(None, "created_at"),
+)
+
 proposals = Table(
     "proposals",
     metadata,
     Column("id", Text, primary_key=True),
     Column("journey_id", Text, nullable=False, index=True),
     Column("device_id", ForeignKey("devices.id"), nullable=False),
-    Column("offer_id", ForeignKey("offers.id"), nullable=False, index=True),
+    Column("offer_id", ForeignKey("offers.id"), index=True),
+    Column("payee_code_id", ForeignKey("payee_codes.id"), index=True),
     Column("merchant_id", ForeignKey("merchants.id"), nullable=False),
+    Column("account_id", ForeignKey("provider_accounts.id"), comment="what will take the money"),
+    Column("capture", Boolean, nullable=False, server_default="true", comment="false: the money is only reserved"),
     Column("total_minor", BigInteger, nullable=False),
     Column("total_currency", Text, nullable=False),
     Column("terms", JSONB, nullable=False, comment="ProposalTerms, as shown"),
@@ -220,6 +279,7 @@ proposals = Table(
     Column("expires_at", _TIME, nullable=False),
     _created(),
     CheckConstraint("state IN ('open', 'approved', 'declined', 'cancelled', 'expired')", name="state"),
+    CheckConstraint("(offer_id IS NULL) <> (payee_code_id IS NULL)", name="subject"),
     Index("ix_proposals_open", "device_id", postgresql_where=text("state = 'open'")),
     Index("ix_proposals_open_until", "expires_at", postgresql_where=text("state = 'open'")),
 )
@@ -258,13 +318,28 @@ payments = Table(
     Column("state", Text, nullable=False),
     Column("state_reason", Text),
     Column("provider", Text, nullable=False),
+    Column("account_id", ForeignKey("provider_accounts.id"), index=True),
     Column("provider_reference", Text),
+    Column("capture", Boolean, nullable=False, server_default="true", comment="false: the money is only reserved"),
+    Column("captured_minor", BigInteger, nullable=False, server_default="0"),
+    Column("refunded_minor", BigInteger, nullable=False, server_default="0"),
+    Column("frozen_at", _TIME, comment="an answer did not fit; a person has to look"),
+    Column("frozen_reason", Text),
     Column("locale", Text, nullable=False),
     Column("submit_by", _TIME, nullable=False, comment="after it nothing is submitted that was not yet"),
     _created(),
     Column("updated_at", _TIME, nullable=False, server_default=func.now()),
     UniqueConstraint("provider", "provider_reference"),
     CheckConstraint("total_minor > 0", name="total"),
+    CheckConstraint("0 <= refunded_minor AND refunded_minor <= captured_minor AND captured_minor <= total_minor", name="moved"),
+    CheckConstraint("(state IN ('captured', 'partially_refunded', 'refunded')) = (captured_minor > 0)", name="captured"),
+    CheckConstraint(
+        "CASE state WHEN 'refunded' THEN refunded_minor = captured_minor "
+        "WHEN 'partially_refunded' THEN 0 < refunded_minor AND refunded_minor < captured_minor ELSE refunded_minor = 0 END",
+        name="refunded",
+    ),
+    Index("ix_payments_device_id_created_at", "device_id", "created_at"),
+    Index("ix_payments_frozen", "frozen_at", postgresql_where=text("frozen_at IS NOT NULL")),
     Index("ix_payments_merchant_id_created_at", "merchant_id", "created_at"),
     Index("ix_payments_approved", "updated_at", postgresql_where=text("state = 'approved'")),
 )
@@ -275,8 +350,12 @@ attempts = Table(
     Column("id", Text, primary_key=True, comment="also the idempotency key"),
     Column("payment_id", ForeignKey("payments.id"), nullable=False, index=True),
     Column("kind", Text, nullable=False),
+    Column("amount_minor", BigInteger, comment="of a capture or refund; in the payment's currency"),
+    Column("requested_by", Text, nullable=False, server_default="wearer"),
     Column("request_digest", Text, nullable=False),
     Column("reference", Text, comment="the provider's; known before any money moves"),
+    Column("begun_at", _TIME, comment="when a worker first took it up"),
+    Column("leased_by", Text, comment="the worker that is at it until next_ask_at"),
     Column("outcome", Text, comment="null while nothing is known"),
     Column("detail", JSONB),
     Column("asked", Integer, nullable=False, server_default="0"),
@@ -285,8 +364,33 @@ attempts = Table(
     _created(),
     Column("ended_at", _TIME),
     Index("ix_attempts_due", "next_ask_at", postgresql_where=text("next_ask_at IS NOT NULL")),
+    Index("ix_attempts_ended_at", "ended_at"),
+    CheckConstraint("kind IN ('authorise', 'capture', 'cancel', 'refund')", name="kind"),
+    CheckConstraint("requested_by IN ('wearer', 'merchant', 'operator')", name="requested_by"),
+    CheckConstraint("amount_minor > 0", name="amount"),
     # Two commands on one payment never run at once.
     Index("uq_attempts_running", "payment_id", unique=True, postgresql_where=text("ended_at IS NULL")),
+)
+
+provider_notifications = Table(
+    "provider_notifications",
+    metadata,
+    Column("account_id", ForeignKey("provider_accounts.id"), nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("reference", Text, nullable=False),
+    Column("payment_id", ForeignKey("payments.id"), index=True, comment="null where no payment of ours has the reference"),
+    Column("amount_minor", BigInteger, comment="what it says was paid or given back"),
+    Column("amount_currency", Text),
+    Column("state", Text, nullable=False, server_default="new"),
+    Column("repeated", Integer, nullable=False, server_default="0"),
+    Column("occurred_at", _TIME, nullable=False),
+    Column("received_at", _TIME, nullable=False, server_default=func.now()),
+    Column("processed_at", _TIME),
+    PrimaryKeyConstraint("account_id", "event_id"),
+    CheckConstraint("state IN ('new', 'processed', 'unmatched')", name="state"),
+    Index("ix_provider_notifications_new", "received_at", postgresql_where=text("state <> 'processed'")),
+    comment="providers' notifications, verified; without their bodies",
 )
 
 # Telling merchants.
