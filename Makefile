@@ -7,7 +7,7 @@ BIN := .venv/bin
 
 include infra/local/setup.mk
 
-.PHONY: help setup demo test test-quick lint format contracts bench up down status clean browser lock
+.PHONY: help setup demo test test-quick lint format contracts bench up down status clean browser peers lock
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -33,7 +33,7 @@ down: ## end what `make up` started
 status: ## show what runs
 	$(BIN)/augenblick status
 
-test: setup browser ## all tests, on real Kafka, PostgreSQL, Triton, Zipkin, localstripe and Chromium
+test: setup browser peers ## all tests, on real Kafka, PostgreSQL, Triton, Zipkin, providers' peers and Chromium
 	$(BIN)/pytest
 
 test-quick: setup ## the tests that need no server
@@ -63,9 +63,22 @@ browser: ## Chromium for the console's tests
 	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium >/dev/null; \
 	  else echo "Chromium is needed for the console's tests: install it, or set CHROMIUM to its path." >&2; exit 1; fi; }
 
+peers: .peers/.done ## other people's clients and servers for the tests: alipay-sdk, stripe-stateful-mock (Node), stripe-mock (Go)
+
+STRIPE_MOCK := github.com/stripe/stripe-mock@v0.203.0
+
+.peers/.done: tests/peers/package-lock.json
+	@for tool in npm go; do command -v $$tool >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends nodejs npm golang >/dev/null; \
+	  else echo "Node.js with npm and Go are needed for the providers' peers: install them." >&2; exit 1; fi; }; done
+	cd tests/peers && npm ci --no-progress
+	GOBIN=$(CURDIR)/.peers/bin go install $(STRIPE_MOCK)
+	touch $@
+
 lock: ## renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
 
 clean: down ## remove everything that was installed or written
-	rm -rf .venv .venv-triton var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-triton .peers tests/peers/node_modules var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,8 +1,8 @@
 """Faults on demand, for gateways of the sandbox: what a provider does on its bad days, chosen at random but repeatably.
 
-What can be done to any HTTP answer is done here, as ASGI middleware: losing it, delaying it, cutting the line, answering 5xx. What
-only the gateway itself can do wrong (another amount, a code nobody documented, its own way of saying "too often", notifications) it
-finds in the scope's state: `fault_of(scope)`.
+What can be done to any HTTP answer is done here, as ASGI middleware: losing it, delaying it, cutting the line, answering 5xx.
+What only the gateway itself can do wrong (another amount, a code nobody documented, "too often" in its own words, notifications)
+it finds in the scope's state: `fault_of(scope)`.
 """
 
 import asyncio
