@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Self
@@ -136,7 +137,7 @@ class HttpClient:
         self._max_response_bytes = max_response_bytes
         self._backend = _GuardedBackend(resolve or _resolve, allow_private=allow_private)
         self._client = httpx.AsyncClient(
-            transport=_GuardedTransport(self._backend, tls or httpx.create_ssl_context(trust_env=False), max_connections),
+            transport=_GuardedTransport(self._backend, tls or _public_tls(), max_connections),
             timeout=httpx.Timeout(self._deadlines.read, connect=self._deadlines.connect),
             follow_redirects=False,
             # A proxy from the environment would do the dialling, out of the guard's sight.
@@ -256,6 +257,12 @@ class HttpClient:
             if len(body) > self._max_response_bytes:
                 break
         return bytes(body[: self._max_response_bytes + 1])
+
+
+@cache
+def _public_tls() -> ssl.SSLContext:
+    """Shared by all clients: to read the certificates of the public authorities takes longer than most calls."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def direct_client() -> httpx.AsyncClient:

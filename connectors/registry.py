@@ -4,10 +4,12 @@ so that a process that takes no payments loads no payment SDK."""
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TypeVar
+from typing import TypeVar, get_args
 
+from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from connectors.credentials import Credentials
 from connectors.ports import PaymentConnector, ShopConnector, Translator
 from schemas.errors import Misconfigured
 
@@ -55,6 +57,20 @@ def payments(name: str, credentials: Mapping[str, str], *, notify_url: str | Non
         credentials, notify_url=notify_url
     )
     return connector
+
+
+def credential_fields(name: str) -> Mapping[str, bool]:
+    """The fields that a payment provider's credentials have, each with whether it is a secret. Raises Misconfigured."""
+    package = _pick(PAYMENTS, "payment provider", name)
+    import_module(package)
+    fields: dict[str, bool] = {}
+    for model in Credentials.__subclasses__():
+        if model.__module__.startswith(f"{package}.") or model.__module__ == package:
+            fields |= {
+                field: SecretStr in (described.annotation, *get_args(described.annotation))
+                for field, described in model.model_fields.items()
+            }
+    return fields
 
 
 def translator(name: str, surroundings: Surroundings) -> Translator:

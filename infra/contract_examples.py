@@ -7,13 +7,26 @@ from hashlib import sha256
 
 from pydantic import BaseModel
 
-from schemas.commerce import ExchangeRate, Offer, OffersFound, Product, ShownOffer
+from schemas.commerce import ExchangeRate, FoundPayee, Offer, OffersFound, PayeesFound, Product, ShownOffer
 from schemas.errors import Problem
 from schemas.events import CATALOGUE, Event
-from schemas.ids import DeviceId, EventId, JourneyId, MerchantId, OfferId, OrderId, PaymentId, ProposalId
+from schemas.ids import (
+    AccountId,
+    AttemptId,
+    DeviceId,
+    EventId,
+    JourneyId,
+    MerchantId,
+    OfferId,
+    OrderId,
+    PayeeCodeId,
+    PaymentId,
+    ProposalId,
+)
 from schemas.money import Money
 from schemas.payments import (
     CartLine,
+    CommandResult,
     PaymentApproved,
     PaymentChanged,
     PaymentDue,
@@ -25,11 +38,12 @@ from schemas.payments import (
     ProposalDeclined,
     ProposalTerms,
     Proposed,
+    ProviderNotified,
     ReceiptClosed,
     WearChanged,
     WearState,
 )
-from schemas.recognition import Code, Intent, Recognition, Unclear, UnclearReason
+from schemas.recognition import Code, Intent, PayeeCode, PayeeScheme, PayeesSeen, Recognition, Unclear, UnclearReason
 
 _CAPTURED_AT = datetime(2026, 3, 2, 9, 30, 0, 120_000, UTC)
 _GTIN = "04006381333931"
@@ -43,6 +57,8 @@ _OFFER = OfferId(f"off_{_SUFFIX}")
 _PROPOSAL = ProposalId(f"prp_{_SUFFIX}")
 _PAYMENT = PaymentId(f"pay_{_SUFFIX}")
 _ORDER = OrderId(f"ord_{_SUFFIX}")
+_ACCOUNT = AccountId(f"acc_{_SUFFIX}")
+_ATTEMPT = AttemptId(f"att_{_SUFFIX}")
 _SIGHTING = EventId(f"evt_{_SUFFIX}")
 _PRICE = Money.of(650, "EUR")
 _LINE = CartLine(title="Pencils HB, box of 12", gtin=_GTIN, quantity=1, unit_price=_PRICE, total=_PRICE)
@@ -109,6 +125,8 @@ def _unclear() -> Unclear:
 
 def _changed(state: PaymentState) -> PaymentChanged:
     before = PaymentState.CAPTURED if "refunded" in state else PaymentState.SUBMITTING
+    refunds = {PaymentState.PARTIALLY_REFUNDED: 100, PaymentState.REFUNDED: _PRICE.minor}
+    given_back = Money.of(refunds.get(state, 0), _PRICE.currency)
     return PaymentChanged(
         payment_id=_PAYMENT,
         order_id=_ORDER,
@@ -122,13 +140,28 @@ def _changed(state: PaymentState) -> PaymentChanged:
         provider_reference="pi_example",
         reason="insufficient_funds" if state is PaymentState.DECLINED else None,
         occurred_at=_CAPTURED_AT + timedelta(seconds=6),
+        captured=_PRICE if state in _TAKEN else Money.of(0, _PRICE.currency),
+        refunded=given_back,
+    )
+
+
+_TAKEN = {PaymentState.CAPTURED, PaymentState.PARTIALLY_REFUNDED, PaymentState.REFUNDED}
+
+
+def _command_failed() -> PaymentChanged:
+    failed = CommandResult(attempt_id=_ATTEMPT, kind="refund", amount=_PRICE, succeeded=False)
+    captured = _changed(PaymentState.CAPTURED)
+    return captured.model_copy(
+        update={"previous_state": PaymentState.CAPTURED, "reason": "insufficient_balance", "command": failed}
     )
 
 
 def _data() -> dict[str, BaseModel | bytes]:
     corners = ((212.0, 301.5), (430.0, 298.0), (431.0, 352.0), (213.0, 356.0))
     code = Code(text="4006381333931", format="EAN13", corners=corners, gtin=_GTIN)
-    changes = {name: _changed(PaymentState(name.removeprefix("payment."))) for name in CATALOGUE if _is_change(name)}
+    payee = PayeeCode(scheme=PayeeScheme.EMVCO, key=sha256(b"payee").hexdigest(), name="BUCHHANDLUNG AM MARKT", currency="EUR")
+    states = {f"payment.{state}": state for state in PaymentState}
+    changes = {name: _changed(states[name]) for name in CATALOGUE if _is_change(name) and name in states}
     return {
         "sighting.captured": _JPEG,
         "sighting.recognised": Recognition(
@@ -162,7 +195,24 @@ def _data() -> dict[str, BaseModel | bytes]:
         ),
         "receipt.closed": ReceiptClosed(payment_id=_PAYMENT, entries=6, digest=sha256(b"receipt").hexdigest()),
         "payment.due": PaymentDue(payment_id=_PAYMENT),
+        "provider.notified": ProviderNotified(payment_id=_PAYMENT, account_id=_ACCOUNT, event_id="2026112200222"),
+        "payees.seen": PayeesSeen(sighting_id=_SIGHTING, frame_digest=_DIGEST, intent=Intent.PAY, payees=(payee,)),
+        "payees.found": PayeesFound(
+            sighting_id=_SIGHTING,
+            payees=(
+                FoundPayee(
+                    payee_code_id=PayeeCodeId(f"pyc_{_SUFFIX}"),
+                    merchant_id=_MERCHANT,
+                    name="Buchhandlung am Markt",
+                    amount=None,
+                    currency="EUR",
+                    expires_at=_CAPTURED_AT + timedelta(seconds=120),
+                ),
+            ),
+            text="Pay Buchhandlung am Markt? Say how much.",
+        ),
         **changes,
+        "payment.command_failed": _command_failed(),
     }
 
 

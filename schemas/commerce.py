@@ -102,7 +102,7 @@ class FoundPayee(Shape):
     payee_code_id: PayeeCodeId
     merchant_id: MerchantId
     name: str
-    amount: PositiveMoney | None
+    amount: PositiveMoney | None = None
     currency: str
     expires_at: AwareDatetime
 

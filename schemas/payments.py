@@ -120,7 +120,9 @@ class ProposalClosed(Shape):
 
     proposal_id: ProposalId
     state: Literal["cancelled", "declined", "expired"]
-    reason: str = Field(description="a code: doffed, folded, link_lost, declined_by_wearer, expired, superseded")
+    reason: str = Field(
+        description="a code: doffed, folded, link_lost, declined_by_wearer, expired, superseded, key_changed, revoked"
+    )
     text: str = Field(description="the same in the wearer's language")
 
 

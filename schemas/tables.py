@@ -254,6 +254,7 @@ payee_codes = Table(
     Column("last_seen_at", _TIME, nullable=False),
     Column("expires_at", _TIME, nullable=False),
     _created(),
+    Index(None, "code_digest"),
     Index(None, "device_id", "code_digest"),
     Index(None, "created_at"),
 )
@@ -365,6 +366,7 @@ attempts = Table(
     Column("ended_at", _TIME),
     Index("ix_attempts_due", "next_ask_at", postgresql_where=text("next_ask_at IS NOT NULL")),
     Index("ix_attempts_ended_at", "ended_at"),
+    Index("ix_attempts_reference", "reference"),
     CheckConstraint("kind IN ('authorise', 'capture', 'cancel', 'refund')", name="kind"),
     CheckConstraint("requested_by IN ('wearer', 'merchant', 'operator')", name="requested_by"),
     CheckConstraint("amount_minor > 0", name="amount"),

@@ -10,10 +10,12 @@ from typing import Annotated
 
 import typer
 
+from streams import money_commands as money
 from streams import provisioning_commands as provisioning
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(provisioning.app)
+app.add_typer(money.app)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from connectors.ports import PaymentConnector
-from schemas.errors import Rejected, Retryable
+from schemas.errors import Misconfigured, Rejected, Retryable
 from schemas.ids import AttemptId, JourneyId, OrderId, PaymentId
 from schemas.money import Money
 from schemas.payments import (
@@ -72,10 +72,20 @@ class PaymentConformance:
     - `without_secret`: connectors for which no webhook secret, and an empty one, is configured; none where that is refused when
       a connector is made
 
-    Override `currency` where the server does not take euros, and `day` where its books do not begin a day as the statement's
-    time zone does."""
+    and, where the default does not do:
+
+    - `strangers`: connectors for the test server with well-formed credentials that it does not accept; none by default
+    - `secrets`: what of the credentials nobody may see; nothing by default
+
+    Override `currency` where the server does not take euros, `day` where its books do not begin a day as the statement's time zone
+    does, `unsigned` where a webhook's signature is not in its headers, and `remembers_declines` where the provider keeps nothing of
+    a payment that was declined: it is then as if it had not been submitted."""
 
     currency = "EUR"
+    remembers_declines = True
+
+    def unsigned(self, headers: Mapping[str, str], body: bytes) -> tuple[Mapping[str, str], bytes]:
+        return {}, body
 
     @pytest.fixture
     def day(self, connector: PaymentConnector) -> Callable[[], date]:
@@ -85,6 +95,14 @@ class PaymentConformance:
     @pytest.fixture
     def connector(self, connector_at: ConnectorAt, address: str) -> PaymentConnector:
         return connector_at(address)
+
+    @pytest.fixture
+    def strangers(self) -> Sequence[PaymentConnector]:
+        return []
+
+    @pytest.fixture
+    def secrets(self) -> Sequence[str]:
+        return []
 
     @pytest.fixture
     def order(self, payer: Payer) -> MakeOrder:
@@ -182,7 +200,8 @@ class PaymentConformance:
         assert isinstance(first, Declined)
         assert first.reference == command.reference and first.code
         assert declined_payer.customer not in first.model_dump_json()
-        assert await connector.fetch(reference_of(command), command) == first
+        kept = first if self.remembers_declines else NotSubmitted(reference=command.reference)
+        assert await connector.fetch(reference_of(command), command) == kept
         assert isinstance(await connector.submit(command, "a"), Declined)
         assert await charges(command.payment_id) == []
 
@@ -356,9 +375,11 @@ class PaymentConformance:
         headers, body = sign(reference_of(command), now)
         match fault:
             case "altered":
-                body = body.replace(reference_of(command).encode(), reference_of(command)[:-4].encode() + b"0000")
+                altered = body.replace(reference_of(command).encode(), reference_of(command)[:-4].encode() + b"0000")
+                # Where it is encrypted, the reference cannot be found in it.
+                body = altered if altered != body else body[:-1] + b" " + body[-1:]
             case "unsigned":
-                headers = {}
+                headers, body = self.unsigned(headers, body)
             case "old":
                 headers, body = sign(reference_of(command), now - timedelta(hours=1))
             case _:
@@ -387,6 +408,51 @@ class PaymentConformance:
         mine = {(line.kind, line.amount.minor) for line in lines if line.reference == paid.reference}
         assert mine == {("payment", paid.total.minor), ("refund", 200)}
         assert not any(line.reference == idle.reference for line in lines)
+
+    async def test_a_reservation_that_was_given_up_is_in_no_statement(
+        self, connector: PaymentConnector, order: MakeOrder, day: Callable[[], date]
+    ) -> None:
+        offered(connector, "capture", partial=connector.capabilities.statement_zone is not None)
+        offered(connector, "cancel")
+        command = await opened(connector, order(capture=False))
+        await connector.submit(command, command.attempt_id)
+        assert isinstance(await connector.submit(cancel_of(command), "b"), Cancelled)
+        assert not any(line.reference == command.reference for line in await connector.statement(day()))
+
+    async def test_days_nobody_paid_on_have_empty_statements(self, connector: PaymentConnector, day: Callable[[], date]) -> None:
+        if connector.capabilities.statement_zone is None:
+            pytest.skip(f"{connector.name} offers no statement")
+        for other in (day() - timedelta(days=3), day() + timedelta(days=3)):
+            assert list(await connector.statement(other)) == []
+
+    async def test_a_statement_that_cannot_be_had_is_retryable(
+        self, connector: PaymentConnector, connector_at: ConnectorAt, day: Callable[[], date]
+    ) -> None:
+        if connector.capabilities.statement_zone is None:
+            pytest.skip(f"{connector.name} offers no statement")
+        async with refusing_address() as nowhere:
+            with pytest.raises(Retryable):
+                await connector_at(nowhere).statement(day())
+
+    # The account.
+
+    async def test_credentials_that_are_not_accepted_are_misconfigured(self, strangers: Sequence[PaymentConnector]) -> None:
+        for stranger in strangers:
+            with pytest.raises(Misconfigured):
+                await stranger.check()
+
+    async def test_the_account_has_a_name_and_no_secret_is_shown(
+        self, connector: PaymentConnector, secrets: Sequence[str]
+    ) -> None:
+        assert connector.account and connector.account.isprintable()
+        for secret in secrets:
+            for shown in (connector.account, repr(connector), str(connector)):
+                assert secret not in shown
+
+    async def test_a_notification_is_acknowledged(self, connector: PaymentConnector) -> None:
+        status, media_type, body = connector.acknowledgement()
+        assert 200 <= status < 300
+        assert status == 204 or (body and "/" in media_type)
 
     async def test_the_credentials_are_checked(self, connector: PaymentConnector, connector_at: ConnectorAt) -> None:
         await connector.check()

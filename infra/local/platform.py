@@ -1,5 +1,5 @@
-"""The platform's own processes in the local stack: what is prepared once, then one process per role; and localstripe as the
-payment provider, unless a real account is configured."""
+"""The platform's own processes in the local stack: what is prepared once, then one process per role; and beside them the payment
+providers of the sandbox. Merchants are connected with those, or with real accounts, by `augenblick connectors add`."""
 
 import base64
 import os
@@ -13,36 +13,36 @@ from pathlib import Path
 from infra.local.component import Address
 from infra.local.layout import Layout
 from infra.local.ports import LOOPBACK, choose_ports
-from infra.sandbox import localstripe
+from infra.sandbox import providers as sandbox
 from streams.core.supervisor import ProcessSpec, RestartPolicy
 from streams.core.topology import ROLES
 
 # Roles crash on purpose when they cannot go on; only one that dies again and again is a fault.
 _RESTART = RestartPolicy(maximum_restarts=30, window_seconds=60)
 
-PROVIDER = "stripe-sandbox"
-SANDBOX_NOTE = (
-    "Payments go to localstripe, a stand-in for Stripe on this machine. Set AUGENBLICK_STRIPE_API_KEY for a real account."
-)
+
+def process_name(provider: str) -> str:
+    """Of a sandbox provider."""
+    return f"{provider.replace('_', '-')}-sandbox"
 
 
 @dataclass(frozen=True)
 class Platform:
-    """Where everything is, and with which settings. `settings` wins over what is chosen here."""
+    """Where everything is, and with which settings. `settings` wins over what is chosen here. `providers` are those of the
+    sandbox that run beside it."""
 
     layout: Layout
     stack: Mapping[str, str]
     settings: Mapping[str, str]
     ports: Mapping[str, int]
+    providers: Sequence[str]
 
     @classmethod
-    def plan(cls, layout: Layout, stack: Mapping[str, str], settings: Mapping[str, str]) -> "Platform":
-        ports = choose_ports(["gateway", "console", "provider"], layout.run / "ports.json")
-        return cls(layout, stack, settings, ports)
-
-    @property
-    def uses_sandbox_provider(self) -> bool:
-        return "AUGENBLICK_STRIPE_API_KEY" not in {**os.environ, **self.settings}
+    def plan(
+        cls, layout: Layout, stack: Mapping[str, str], settings: Mapping[str, str], providers: Sequence[str] = sandbox.NAMES
+    ) -> "Platform":
+        ports = choose_ports(["gateway", "console", *map(process_name, providers)], layout.run / "ports.json")
+        return cls(layout, stack, settings, ports, providers)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -51,11 +51,9 @@ class Platform:
             "AUGENBLICK_SECRET_KEY": _kept_key(self.layout.run / "secret.key"),
             "AUGENBLICK_GATEWAY_PORT": str(self.ports["gateway"]),
             "AUGENBLICK_CONSOLE_PORT": str(self.ports["console"]),
+            "AUGENBLICK_PUBLIC_URL": f"http://{LOOPBACK}:{self.ports['gateway']}",
             "AUGENBLICK_ALLOW_PRIVATE_ENDPOINTS": "true",
         }
-        if self.uses_sandbox_provider:
-            chosen["AUGENBLICK_STRIPE_API_KEY"] = localstripe.API_KEY
-            chosen["AUGENBLICK_STRIPE_API_BASE"] = self.provider_address
         if "ZIPKIN_URL" in self.stack:
             chosen["AUGENBLICK_TRACE_PAGE"] = self.stack["ZIPKIN_URL"] + "traces/{trace_id}"
         outside = {name: os.environ[name] for name in chosen if name in os.environ}
@@ -69,9 +67,8 @@ class Platform:
     def console_address(self) -> str:
         return f"http://{LOOPBACK}:{self.environment['AUGENBLICK_CONSOLE_PORT']}"
 
-    @property
-    def provider_address(self) -> str:
-        return localstripe.address(self.ports["provider"])
+    def provider_address(self, provider: str) -> str:
+        return sandbox.find(provider).address(self.ports[process_name(provider)])
 
     def addresses(self) -> list[Address]:
         found = [
@@ -79,25 +76,24 @@ class Platform:
             Address("gateway", "makers and merchants (HTTP)", f"http://{self.gateway_address}/v1"),
             Address("console", "operators' page", self.console_address),
         ]
-        if self.uses_sandbox_provider:
-            found.append(Address("provider", "localstripe", self.provider_address))
+        found += [Address("sandbox", sandbox.find(name).TITLE, self.provider_address(name)) for name in self.providers]
         return found
 
     def specs(self, *, with_topics: bool, after: Sequence[str] = ()) -> list[ProcessSpec]:
         """`with_topics` is False for a broker that makes topics by itself and cannot be administered. `after` names the
         processes that the roles need: these start before them, and end after them."""
         specs = [self._preparation(with_topics=with_topics, after=after)]
-        if self.uses_sandbox_provider:
-            specs.append(
-                ProcessSpec(
-                    name=PROVIDER,
-                    argv=localstripe.argv(self.ports["provider"]),
-                    log_file=self.layout.log_file(PROVIDER),
-                    ready=partial(localstripe.is_ready, self.provider_address),
-                    remedy="It comes with the extra `local`: `make setup`.",
-                )
-            )
-        return specs + [self._role(role) for role in ROLES]
+        return specs + [self._provider(name) for name in self.providers] + [self._role(role) for role in ROLES]
+
+    def _provider(self, provider: str) -> ProcessSpec:
+        name, module = process_name(provider), sandbox.find(provider)
+        return ProcessSpec(
+            name=name,
+            argv=module.argv(self.ports[name]),
+            log_file=self.layout.log_file(name),
+            ready=partial(_answers, module, self.provider_address(provider)),
+            remedy="It comes with the extra `local`: `make setup`.",
+        )
 
     def _preparation(self, *, with_topics: bool, after: Sequence[str]) -> ProcessSpec:
         return ProcessSpec(
@@ -124,6 +120,10 @@ class Platform:
             restart=_RESTART,
             depends_on=("prepare",),
         )
+
+
+async def _answers(provider: sandbox.SandboxProvider, address: str) -> bool:
+    return await provider.is_ready(address)
 
 
 async def _exists(path: Path) -> bool:

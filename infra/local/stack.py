@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,12 +13,13 @@ from infra.local.component import Address, Component
 from infra.local.kafka import InMemoryKafka, Kafka
 from infra.local.layout import Layout, home
 from infra.local.lock import Locked, file_lock
-from infra.local.platform import SANDBOX_NOTE, Platform
+from infra.local.platform import Platform
 from infra.local.ports import choose_ports
 from infra.local.postgres import Postgres
 from infra.local.state import read_state
 from infra.local.triton import Triton
 from infra.local.zipkin import Zipkin
+from infra.sandbox.providers import NAMES as PROVIDERS
 from streams.core.supervisor import ProcessEvent, ProcessSpec, Supervisor, log_event
 
 COMPONENTS = ("kafka", "postgres", "triton", "zipkin")
@@ -111,12 +112,12 @@ class LocalStack:
         ]
         return own + given
 
-    async def start_platform(self, *beside: ProcessSpec, settings: Mapping[str, str] | None = None) -> Platform:
+    async def start_platform(
+        self, *beside: ProcessSpec, settings: Mapping[str, str] | None = None, providers: Sequence[str] = PROVIDERS
+    ) -> Platform:
         """Runs the migrations, creates the topics and starts every role; and the processes `beside` it at the same time.
-        `settings` are environment variables for the roles, which win over everything else."""
-        self._platform = Platform.plan(self.layout, self.environment, settings or {})
-        if self._platform.uses_sandbox_provider:
-            self.notes.append(SANDBOX_NOTE)
+        `settings` are environment variables for the roles, which win over everything else; `providers` those of the sandbox."""
+        self._platform = Platform.plan(self.layout, self.environment, settings or {}, providers)
         in_memory = any(isinstance(component, InMemoryKafka) for component in self._components)
         parts = [process.name for process in self.supervisor.processes()]
         await self.supervisor.start([*self._platform.specs(with_topics=not in_memory, after=parts), *beside])

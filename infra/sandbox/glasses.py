@@ -5,6 +5,7 @@ computes itself from the terms it shows before it signs anything.
 """
 
 import asyncio
+import base64
 import json
 import secrets
 import time
@@ -61,8 +62,28 @@ class DeviceKey:
             "exp": now + 30,
             **changes,
         }
-        header = {"alg": _ALGORITHM, "kid": terms["device_id"], "typ": "augenblick-approval+jws"}
+        return self.sign({"kid": terms["device_id"], "typ": "augenblick-approval+jws"}, claims)
+
+    def prove_pairing(self, maker_id: str, **changes: Any) -> str:
+        """That this key exists, and is to be paired by this maker."""
+        return self._prove("augenblick-pairing+jws", {"maker_id": maker_id, "public_key": self.public_base64, **changes})
+
+    def prove_key_change(self, device_id: str, new: "DeviceKey", **changes: Any) -> str:
+        """That `new` is to be this device's key: said by the old key, and by the new one."""
+        return self._prove("augenblick-key-change+jws", {"device_id": device_id, "public_key": new.public_base64, **changes})
+
+    def _prove(self, type: str, claims: dict[str, Any]) -> str:
+        now = int(time.time())
+        return self.sign({"typ": type}, {"iat": now, "exp": now + 120, **claims})
+
+    def sign(self, header: dict[str, Any], claims: dict[str, Any]) -> str:
+        """A compact JWS."""
+        header = {"alg": _ALGORITHM, **header}
         return jws.serialize_compact(header, json.dumps(claims).encode(), self._jwk(), algorithms=[_ALGORITHM])
+
+    @property
+    def public_base64(self) -> str:
+        return base64.b64encode(self.public).decode()
 
     def _jwk(self) -> OKPKey:
         return OKPKey.import_key(self.private)
@@ -157,11 +178,12 @@ class Glasses:
             raise LinkLost(f"the gateway refused: {accepted}")
 
     async def look(self, frame: bytes, intent: str = "price", timeout_s: float = 5.0) -> Message:
-        """A glance and its answer: `offers.found`, `look.again`, or the notice that the frame was dropped or refused."""
+        """A glance and its answer: `offers.found`, `payees.found`, `look.again`, or the notice that the frame was dropped or
+        refused."""
         sighting = await self.send_frame(frame, intent)
 
         def answers(message: Message) -> bool:
-            if message["type"] in {"offers.found", "look.again"}:
+            if message["type"] in {"offers.found", "payees.found", "look.again"}:
                 return bool(message["data"]["sighting_id"] == sighting)
             return message["type"] in {"gateway.dropped", "gateway.problem"} and message.get("id") == sighting
 
@@ -170,9 +192,19 @@ class Glasses:
     async def request_payment(self, answer: Message, quantity: int = 1, timeout_s: float = 10.0) -> Message:
         """Ask to pay for an answer's best offer: `payment.proposed` or `intent.refused`."""
         offer = answer["data"]["offers"][0]
-        sent = await self.send(
-            "payment.requested", {"offer_id": offer["offer_id"], "quantity": quantity}, journey=answer["journeyid"]
-        )
+        return await self._request({"offer_id": offer["offer_id"], "quantity": quantity}, answer, timeout_s)
+
+    async def request_payee(
+        self, answer: Message, payee: int = 0, amount: Message | None = None, timeout_s: float = 10.0
+    ) -> Message:
+        """Ask to pay one of the payees of a `payees.found`; `amount` where its code names none."""
+        request: Message = {"payee_code_id": answer["data"]["payees"][payee]["payee_code_id"]}
+        if amount is not None:
+            request["amount"] = amount
+        return await self._request(request, answer, timeout_s)
+
+    async def _request(self, request: Message, answer: Message, timeout_s: float) -> Message:
+        sent = await self.send("payment.requested", request, journey=answer["journeyid"])
         return await self.expect(
             lambda message: message["type"] in {"payment.proposed", "intent.refused"} and message.get("subject") == sent,
             timeout_s,

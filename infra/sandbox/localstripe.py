@@ -1,17 +1,26 @@
 """localstripe as the payment provider: a server of its own with its own books, which knows nothing of us.
 
 What it does not do like Stripe: it forgets idempotency keys, accepts refunds above what was paid, does not say how much was
-received, has no 3-D Secure page, and answers 400 to parameters it does not know.
+received or captured, has no 3-D Secure page, no payers who are away and no search by date, and answers 400 to parameters it does
+not know. It has no faults of its own: infra/sandbox/proxy.py goes before it.
 """
 
 import sys
+from collections import defaultdict
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import httpx
 
-from schemas.payments import Payer
+from infra.sandbox import proxy
+from schemas.money import Money
+from schemas.payments import Payer, StatementLine
 
+TITLE = "localstripe, a stand-in for Stripe"
+CURRENCY = None
 API_KEY = "sk_test_localstripe"
+WEBHOOK_SECRET = "whsec_localstripe0123456789"  # noqa: S105 -- a sandbox's
 
 _PROGRAM = """
 import sys
@@ -36,6 +45,11 @@ def address(port: int, host: str = "127.0.0.1") -> str:
     return f"http://{host}:{port}"
 
 
+def credentials(address: str, webhook_secret: str = WEBHOOK_SECRET) -> dict[str, str]:
+    """For `augenblick connectors add stripe`."""
+    return {"api_key": API_KEY, "webhook_secret": webhook_secret, "address": address}
+
+
 async def is_ready(address: str) -> bool:
     try:
         async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
@@ -56,6 +70,41 @@ async def seed_payer(address: str, api_key: str = API_KEY, kind: Literal["ok", "
     return Payer(provider="stripe", customer=customer["id"], payment_method=method["id"])
 
 
+async def moved(address: str) -> list[StatementLine]:
+    """All money it ever took or gave back, first to last, in Stripe's units. As slow as `payment_intents`."""
+    by_charge: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for refund in await refunds(address):
+        by_charge[refund["charge"]].append(refund)
+    found: list[StatementLine] = []
+    for intent in await payment_intents(address):
+        charge = intent["latest_charge"]
+        if charge is None or charge["status"] != "succeeded" or not charge["captured"]:
+            continue
+        back = by_charge[charge["id"]]
+        # Capturing a part is to it a capture of all, whose rest it refunds at once, in nobody's name.
+        rest = sum(refund["amount"] for refund in back if not refund["metadata"])
+        found.append(_line("payment", intent["id"], intent, charge["amount"] - rest, charge["created"]))
+        found += [_line("refund", intent["id"], each, each["amount"], each["created"]) for each in back if each["metadata"]]
+    return sorted(found, key=lambda line: line.occurred_at)
+
+
+def _line(
+    kind: Literal["payment", "refund"], reference: str, movement: Mapping[str, Any], amount: int, created: int
+) -> StatementLine:
+    return StatementLine(
+        kind=kind,
+        reference=reference,
+        attempt_id=movement["metadata"].get("attempt_id"),
+        amount=Money(minor=amount, currency=movement["currency"].upper()),
+        occurred_at=datetime.fromtimestamp(created, UTC),
+    )
+
+
+async def set_faults(address: str, **faults: Any) -> None:
+    """Where `address` is that of a proxy before it; see infra/sandbox/proxy.py."""
+    await proxy.set_faults(address, **faults)
+
+
 async def payment_intents(address: str, api_key: str = API_KEY) -> list[dict[str, Any]]:
     """Its books: every PaymentIntent it ever made, whatever has become of it, as Stripe's JSON. It searches everything for each:
     300 take it 3 s, in which it answers nobody else."""
@@ -73,6 +122,11 @@ async def authenticate(address: str, reference: str, *, success: bool = True, ap
         intent = (await client.get(f"/v1/payment_intents/{reference}")).raise_for_status().json()
         answer = {"client_secret": intent["client_secret"], "success": str(success).lower()}
         await _post(client, f"/v1/payment_intents/{reference}/_authenticate", answer)
+
+
+async def confirm(address: str, reference: str, success: bool = True) -> None:
+    """The payer acts on the phone, or does not want to."""
+    await authenticate(address, reference, success=success)
 
 
 async def register_webhook(address: str, url: str, secret: str) -> None:

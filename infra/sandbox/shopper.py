@@ -29,7 +29,7 @@ _DEAF = 0.05
 
 _FOR_THE_MOMENT = {"unavailable", "overloaded"}
 # Refusals of what has become too old meanwhile: another look begins the purchase anew.
-_LOOK_AGAIN = {"offer-expired", "proposal-closed", "proposal-expired", "approval-expired"}
+_LOOK_AGAIN = {"offer-expired", "proposal-closed", "proposal-expired", "approval-expired", "intent-stale"}
 
 
 class PurchaseFailed(AugenblickError):

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
-from typing import Literal
 
 from sqlalchemy import delete, select
 
 from connectors.shops.catalogue.importer import import_catalogue, parse_catalogue
-from infra.sandbox import localstripe
+from infra.sandbox import providers
 from infra.sandbox.glasses import DeviceKey
 from infra.sandbox.sessions import Wearer
 from schemas.ids import DeviceId, MakerId, MerchantId
@@ -18,6 +17,7 @@ from schemas.tables import catalogue_products, merchants
 from streams.core.database import Database
 from streams.core.sealing import Sealer
 from streams.gateway import provisioning
+from streams.payments import accounts
 
 SHOPS = {"Kvartersbutiken": "kvartersbutiken.csv", "Eckladen": "eckladen.csv"}
 GERMAN = Wearer(locale="de-DE", currency="EUR", region="DE")
@@ -38,12 +38,14 @@ class Device:
 
 
 class World:
-    """`provider` is localstripe's address, where each wearer has a card."""
+    """`provider` is the sandbox's payment provider at `address`, where each merchant has an account and each wearer a means of
+    payment."""
 
-    def __init__(self, database: Database, sealer: Sealer, provider: str) -> None:
+    def __init__(self, database: Database, sealer: Sealer, provider: str, address: str) -> None:
         self._database = database
         self._sealer = sealer
         self._provider = provider
+        self._address = address
         self.maker: MakerId
         self.maker_token = ""
         self.merchants: list[Merchant] = []
@@ -58,15 +60,17 @@ class World:
             for name, file in SHOPS.items():
                 merchant, token = await provisioning.add_merchant(connection, name)
                 _, secret = await provisioning.add_endpoint(connection, self._sealer, merchant, webhook_url, None)
+                credentials = providers.find(self._provider).credentials(self._address)
+                await accounts.add(connection, self._sealer, merchant, self._provider, credentials)
                 rows = parse_catalogue(files("infra.sandbox").joinpath(f"catalogues/{file}").read_bytes())
                 await import_catalogue(connection, merchant, rows, datetime.now(UTC))
                 self.merchants.append(Merchant(merchant, name, token, secret))
         return self.merchants
 
-    async def wearer(self, wearer: Wearer = GERMAN, card: Literal["ok", "declined", "needs_action"] = "ok") -> Device:
-        """New glasses, paired, with a card."""
+    async def wearer(self, wearer: Wearer = GERMAN, kind: providers.Kind = "ok") -> Device:
+        """New glasses, paired, with a means of payment."""
         key = DeviceKey()
-        payer = await localstripe.seed_payer(self._provider, kind=card)
+        payer = await providers.find(self._provider).seed_payer(self._address, kind)
         async with self._database.transaction() as connection:
             device = await provisioning.add_device(
                 connection,

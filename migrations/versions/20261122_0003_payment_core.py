@@ -85,6 +85,35 @@ END
 $$
 """
 
+# A dynamic code is one bill: of all proposals to pay it, by any glasses, one at most is approved and has not come to nothing.
+# Where the code has no number by which one bill differs from the next, only what the same glasses saw at once counts as one.
+_BILL_FUNCTION = """
+CREATE FUNCTION check_bill() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    seen payee_codes := (SELECT payee_codes FROM payee_codes WHERE id = NEW.payee_code_id);
+    numbered boolean := seen.code ->> 'scheme' <> 'emvco' OR seen.code ->> 'reference' IS NOT NULL;
+BEGIN
+    IF (seen.code ->> 'dynamic')::boolean THEN
+        PERFORM pg_advisory_xact_lock(45329, hashtext(seen.code_digest));
+        IF EXISTS (
+            SELECT 1 FROM proposals JOIN payee_codes ON payee_codes.id = proposals.payee_code_id
+            LEFT JOIN payments ON payments.proposal_id = proposals.id
+            WHERE payee_codes.code_digest = seen.code_digest AND (numbered OR payee_codes.id = seen.id)
+                AND proposals.state = 'approved' AND proposals.id <> NEW.id
+                AND coalesce(payments.state, 'approved') NOT IN ('declined', 'failed', 'cancelled', 'expired')
+        ) THEN
+            RAISE EXCEPTION 'a bill is paid once' USING ERRCODE = 'check_violation';
+        END IF;
+    END IF;
+    RETURN NEW;
+END
+$$
+"""
+_BILL_TRIGGER = """
+CREATE TRIGGER check_bill BEFORE INSERT OR UPDATE OF state ON proposals FOR EACH ROW
+WHEN (NEW.state = 'approved' AND NEW.payee_code_id IS NOT NULL) EXECUTE FUNCTION check_bill()
+"""
+
 
 def upgrade() -> None:
     op.create_table(
@@ -153,6 +182,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["payee_id"], ["payees.id"], name=op.f("fk_payee_codes_payee_id_payees")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_payee_codes")),
     )
+    op.create_index(op.f("ix_payee_codes_code_digest"), "payee_codes", ["code_digest"], unique=False)
     op.create_index(op.f("ix_payee_codes_created_at"), "payee_codes", ["created_at"], unique=False)
     op.create_index(op.f("ix_payee_codes_device_id_code_digest"), "payee_codes", ["device_id", "code_digest"], unique=False)
     op.create_table(
@@ -197,6 +227,7 @@ def upgrade() -> None:
         "attempts", sa.Column("leased_by", sa.Text(), nullable=True, comment="the worker that is at it until next_ask_at")
     )
     op.create_index("ix_attempts_ended_at", "attempts", ["ended_at"], unique=False)
+    op.create_index("ix_attempts_reference", "attempts", ["reference"], unique=False)
     op.add_column(
         "devices", sa.Column("payer_provider", sa.Text(), nullable=True, comment="the provider's name, which is no secret")
     )
@@ -239,9 +270,13 @@ def upgrade() -> None:
         for name, condition in checks.items():
             op.create_check_constraint(op.f(f"ck_{table}_{name}"), table, condition)
     op.execute(_FUNCTION)
+    op.execute(_BILL_FUNCTION)
+    op.execute(_BILL_TRIGGER)
 
 
 def downgrade() -> None:
+    op.execute("DROP TRIGGER check_bill ON proposals")
+    op.execute("DROP FUNCTION check_bill")
     op.execute(_FORMER_FUNCTION)
     for table, checks in _CHECKS.items():
         for name in checks:
@@ -266,6 +301,7 @@ def downgrade() -> None:
     op.drop_column("payments", "account_id")
     op.drop_column("devices", "key_changed_at")
     op.drop_column("devices", "payer_provider")
+    op.drop_index("ix_attempts_reference", table_name="attempts")
     op.drop_index("ix_attempts_ended_at", table_name="attempts")
     op.drop_column("attempts", "leased_by")
     op.drop_column("attempts", "begun_at")

@@ -17,7 +17,7 @@ from streams.core.topology import STAGES, Stage
 
 GLANCE = "glance"
 ANSWER = "push glasses.answers"
-_FIRST_ANSWERS = ("offers.found", "look.again")
+_FIRST_ANSWERS = ("offers.found", "payees.found", "look.again")
 _ANSWER_DUE = timedelta(seconds=30)
 _SETTLING = timedelta(seconds=15)  # hops are written up to a second after they ended, and by several processes
 
@@ -236,8 +236,8 @@ def _outcome(
         return Outcome.LOOK_AGAIN, None
     if "intent.refused" in said:
         return Outcome.REFUSED, None
-    if offers or "offers.found" in said:
-        return Outcome.ANSWERED, None if offers else "no_offer"
+    if offers or said & {"offers.found", "payees.found"}:
+        return Outcome.ANSWERED, None if offers or "payees.found" in said else "no_offer"
     return (Outcome.UNDER_WAY if now - began_at < _ANSWER_DUE else Outcome.NO_ANSWER), None
 
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
+from schemas.errors import Misconfigured
 from streams.core.database import Database, create_engine, parse_url
 from streams.core.producer import Producer, running_producer
 from streams.core.sealing import Sealer
@@ -35,6 +36,11 @@ class Parts:
         return self._made["producer"]  # type: ignore[no-any-return]
 
     def sealer(self) -> Sealer:
+        if (file := self.settings.secret_key_file) is not None:
+            try:
+                return Sealer(file.read_text())
+            except OSError as error:
+                raise Misconfigured(f"AUGENBLICK_SECRET_KEY_FILE cannot be read: {error.strerror}.") from error
         return Sealer(require(self.settings.secret_key, "secret_key").get_secret_value())
 
     def kafka(self) -> str:

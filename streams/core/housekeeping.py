@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Table, delete, exists, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from schemas.tables import idempotency_keys, inbox, journey_hops, offers, outbox, proposals
+from schemas.tables import idempotency_keys, inbox, journey_hops, offers, outbox, payee_codes, proposals
 from schemas.topics import TOPICS
 from streams.core.database import Database
 
@@ -24,14 +24,15 @@ async def tidy(database: Database, hop_history: timedelta) -> int:
     return (
         await _forget(database, outbox, outbox.c.published_at < now - _KEEP_OUTBOX)
         + await _forget(database, inbox, inbox.c.handled_at < now - _KEEP_INBOX)
-        + await _forget(database, offers, (offers.c.created_at < now - _KEEP_OFFERS) & ~_was_proposed())
+        + await _forget(database, offers, (offers.c.created_at < now - _KEEP_OFFERS) & ~_was_proposed(offers))
+        + await _forget(database, payee_codes, (payee_codes.c.expires_at < now - _KEEP_OFFERS) & ~_was_proposed(payee_codes))
         + await _forget(database, idempotency_keys, idempotency_keys.c.created_at < now - _KEEP_KEYS)
         + await _forget(database, journey_hops, journey_hops.c.started_at < now - hop_history)
     )
 
 
-def _was_proposed() -> ColumnElement[bool]:
-    return exists().where(proposals.c.offer_id == offers.c.id)
+def _was_proposed(table: Table) -> ColumnElement[bool]:
+    return exists().where((proposals.c.offer_id if table is offers else proposals.c.payee_code_id) == table.c.id)
 
 
 async def _forget(database: Database, table: Table, condition: ColumnElement[bool]) -> int:

@@ -5,20 +5,27 @@ digest = SHA-256 over the canonical JSON of {journey_id, position, kind, content
 the first entry's previous digest is 64 zeros.
 """
 
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import insert, select, text
+from sqlalchemy import Select, Table, collate, func, insert, select, text, tuple_, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.digests import canonical_json, sha256_hex
 from schemas.ids import JourneyId
-from schemas.tables import receipt_entries
+from schemas.tables import payments, proposals, receipt_entries
+from streams.core.database import Database
 
 FIRST_PREVIOUS_DIGEST = "0" * 64
 
 _LOCK_CLASS = 0x5EC7  # names the receipts among the users of advisory locks
 _LOCK = text("SELECT pg_advisory_xact_lock(:lock_class, hashtext(:journey_id))")
+
+# All that a transaction reads is of one moment, and no statement of it is cut off: some look at everything.
+_ONE_MOMENT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+_NO_LIMIT = text("SET LOCAL statement_timeout = 0")
 
 
 @dataclass(frozen=True)
@@ -84,12 +91,95 @@ async def read(connection: AsyncConnection, journey_id: JourneyId) -> list[Entry
     return [Entry(**row) for row in (await connection.execute(query)).mappings()]
 
 
+# All receipts, in the order of their journeys.
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last entry of a receipt: whoever knows it can tell whether anything before it was altered or removed."""
+
+    journey_id: str
+    position: int
+    digest: str
+
+
+@asynccontextmanager
+async def one_moment(database: Database) -> AsyncIterator[AsyncConnection]:
+    """A transaction in which everything is seen as it is now, whatever is written meanwhile."""
+    async with database.transaction() as connection:
+        await connection.execute(_ONE_MOMENT)
+        await connection.execute(_NO_LIMIT)
+        yield connection
+
+
+async def journeys_after(connection: AsyncConnection, journey_id: str, limit: int) -> list[str]:
+    """The next ones that have a receipt, or should have: they have a proposal or a payment. "" is before the first."""
+
+    def next_of(table: Table) -> Select[Any]:
+        column = table.c.journey_id
+        found = select(column).where(column > journey_id).distinct().order_by(column).limit(limit)
+        return found.subquery().select()
+
+    found = union(*(next_of(table) for table in (receipt_entries, proposals, payments))).subquery()
+    column = found.c.journey_id
+    return list((await connection.execute(select(column).order_by(column).limit(limit))).scalars())
+
+
+async def load(connection: AsyncConnection, journey_ids: Sequence[str]) -> dict[str, list[Entry]]:
+    """The entries of these journeys, first to last; a journey without any is left out."""
+    columns = receipt_entries.c
+    query = (
+        select(receipt_entries)
+        .where(columns.journey_id == func.any(list(journey_ids)))
+        .order_by(columns.journey_id, columns.position)
+    )
+    found: dict[str, list[Entry]] = {}
+    for row in await connection.execute(query):
+        entry = Entry(row.position, row.kind, row.content, row.previous_digest, row.digest)
+        found.setdefault(row.journey_id, []).append(entry)
+    return found
+
+
+async def in_order(
+    database: Database, journey_ids: Sequence[str] | None = None, *, at_once: int = 200
+) -> AsyncIterator[dict[str, list[Entry]]]:
+    """All receipts, or those of these journeys, some at a time."""
+    last = ""
+    rest = list(journey_ids) if journey_ids is not None else None
+    while True:
+        async with one_moment(database) as connection:
+            some = await journeys_after(connection, last, at_once) if rest is None else rest[:at_once]
+            found = await load(connection, some)
+        if not some:
+            return
+        yield found
+        last, rest = some[-1], rest[at_once:] if rest is not None else None
+
+
+async def heads(connection: AsyncConnection) -> AsyncIterator[Head]:
+    """Of all receipts, in the order of their journeys' ids byte by byte; not more than a few are in memory at a time."""
+    columns = receipt_entries.c
+    by_bytes = collate(columns.journey_id, "C")
+    query = select(columns.journey_id, columns.position, columns.digest).distinct(by_bytes)
+    async with connection.stream(query.order_by(by_bytes, columns.position.desc())) as rows:
+        async for row in rows:
+            yield Head(row.journey_id, row.position, row.digest)
+
+
+async def at_positions(connection: AsyncConnection, positions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], str]:
+    """The digests of these entries, as far as they exist."""
+    columns = receipt_entries.c
+    query = select(columns.journey_id, columns.position, columns.digest)
+    found = await connection.execute(query.where(tuple_(columns.journey_id, columns.position).in_(positions)))
+    return {(row.journey_id, row.position): row.digest for row in found}
+
+
 async def verify(connection: AsyncConnection, journey_id: JourneyId) -> list[str]:
     """What is wrong with the receipt, one sentence each; empty where it holds."""
     return problems(journey_id, await read(connection, journey_id))
 
 
-def problems(journey_id: str, entries: list[Entry]) -> list[str]:
+def problems(journey_id: str, entries: Sequence[Entry]) -> list[str]:
     found = []
     previous_digest = FIRST_PREVIOUS_DIGEST
     for expected, entry in enumerate(entries, start=1):

@@ -2,6 +2,7 @@
 that names the variable and says how to set it."""
 
 from functools import cache
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -29,13 +30,21 @@ class Settings(BaseSettings):
     )
     triton_url: str | None = Field(default=None, validation_alias="TRITON_URL", description="host:port of Triton's gRPC service")
     secret_key: SecretStr | None = Field(
-        default=None, description="32 bytes in base64 that seal secrets in the database: `openssl rand -base64 32`"
+        default=None,
+        description="32 bytes in base64 that seal secrets in the database: `openssl rand -base64 32`; former keys behind it",
     )
-    stripe_api_key: SecretStr | None = Field(default=None, description="the secret key of the Stripe account, sk_…")
-    stripe_api_base: str | None = Field(default=None, description="another address of Stripe's API, for test servers")
-    stripe_return_url: str | None = Field(
-        default=None, description="the page payers come back to after they confirmed a payment at their bank"
+    secret_key_file: Path | None = Field(default=None, description="a file with the same, one key a line, the newest first")
+    public_url: str | None = Field(
+        default=None, description="where the gateway is reached from outside, for providers' notifications: https://…"
     )
+    denied_parties_file: Path | None = Field(
+        default=None, description="whom nobody may pay: a name or an id a line; looked at before every payment"
+    )
+    janitor_schedule_s: Annotated[tuple[float, ...], NoDecode] | None = Field(
+        default=None,
+        description="seconds after which a provider is asked about an unknown payment, again and again, by commas: 5,30,300,3600",
+    )
+    provider_calls: int = Field(default=32, ge=1, le=256, description="calls to one payment provider at once, in one worker")
     trace_page: str | None = Field(
         default=None, description="where a trace can be seen, with {trace_id}: http://host:9411/zipkin/traces/{trace_id}"
     )
@@ -56,12 +65,11 @@ class Settings(BaseSettings):
         default=None, description="seconds to wait after each failed webhook attempt, by commas, instead of the usual: 5,300,1800"
     )
     webhook_timeout_s: float = Field(default=15.0, gt=0, le=60, description="how long a merchant's endpoint may take to answer")
-    payment_provider: str = Field(default="stripe", description="who takes the money")
     shops: Annotated[tuple[str, ...], NoDecode] = Field(default=("catalogue",), description="the shops that are asked, by commas")
     translator: str = Field(default="glossary", description="who translates products' titles")
     hop_history_days: int = Field(default=7, ge=1, description="how long the console remembers journeys' hops")
 
-    @field_validator("webhook_schedule_s", "shops", mode="before")
+    @field_validator("webhook_schedule_s", "janitor_schedule_s", "shops", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -8,6 +8,7 @@ from streams.core.bootstrap import Parts
 from streams.core.web import serve
 from streams.gateway.answers import Answers
 from streams.gateway.app import build_app
+from streams.gateway.links import Links
 from streams.gateway.publish import Publisher
 
 # Above the limit for frames, so that a frame that is too large gets an answer; beyond it the connection is closed (1009).
@@ -24,9 +25,10 @@ async def run(parts: Parts) -> None:
     parts.database(verified=True)
     answers = Answers(consumer)
     await answers.start()
-    app = build_app(parts, Publisher(await parts.producer()), answers)
+    links = Links(parts.database())
+    app = build_app(parts, Publisher(await parts.producer()), answers, links)
     async with asyncio.TaskGroup() as tasks:
-        reading = tasks.create_task(answers.run())
+        beside = [tasks.create_task(work) for work in (answers.run(), links.watch())]
         await serve(
             app,
             parts.settings.gateway_host,
@@ -35,4 +37,5 @@ async def run(parts: Parts) -> None:
             ws_ping_interval=10,
             ws_ping_timeout=10,
         )
-        reading.cancel()
+        for task in beside:
+            task.cancel()

@@ -1,4 +1,5 @@
-"""The gateway's doors: /v1/glasses (WebSocket), /v1/events (makers' clouds) and the merchants' API."""
+"""The gateway's doors: /v1/glasses (WebSocket), /v1/events and /v1/devices (makers' clouds), /v1/notifications (providers) and
+the merchants' API."""
 
 from contextlib import suppress
 from datetime import timedelta
@@ -7,41 +8,46 @@ from fastapi import FastAPI, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from schemas.errors import Problem
-from schemas.gateway import SUBPROTOCOL, Refused
+from schemas.gateway import SUBPROTOCOL, CloseCode, Refused
 from streams.core.bootstrap import Parts
 from streams.core.settings import version
 from streams.gateway import credentials, limits, problems
 from streams.gateway.answers import Answers
+from streams.gateway.devices import DevicesApi
 from streams.gateway.events import PATH as EVENTS_PATH
 from streams.gateway.events import EventsEndpoint
-from streams.gateway.links import Links
+from streams.gateway.links import Ending, Links
 from streams.gateway.merchants import describe_webhooks
 from streams.gateway.merchants import router as merchants_api
+from streams.gateway.notifications import Notifications
 from streams.gateway.publish import Publisher
 from streams.gateway.socket import GlassesSession
+from streams.payments.accounts import Accounts
 
 DESCRIPTION = "Events of glasses in, answers out; and the merchants' API. Every refusal is problem details (RFC 9457)."
 
 
-_TRY_AGAIN_LATER = 1013  # WebSocket close codes; from 4000 on they are the application's own
-_REPLACED = 4000
+_ENDINGS = {
+    Ending.REPLACED: (CloseCode.REPLACED, "replaced by a newer connection of the device"),
+    Ending.REVOKED: (CloseCode.REVOKED, "the device was revoked"),
+    Ending.KEY_CHANGED: (CloseCode.KEY_CHANGED, "the device has another key by now"),
+}
 
 
 async def _end(socket: WebSocket, problem: Problem) -> None:
     """Say why, and hang up."""
     with suppress(RuntimeError, OSError, WebSocketDisconnect):
         await socket.send_json(Refused(id=None, problem=problem).model_dump(mode="json", exclude_none=True))
-        await socket.close(_TRY_AGAIN_LATER, problem.code)
+        await socket.close(CloseCode.TRY_AGAIN_LATER, problem.code)
 
 
-def build_app(parts: Parts, publisher: Publisher, answers: Answers) -> FastAPI:
+def build_app(parts: Parts, publisher: Publisher, answers: Answers, links: Links) -> FastAPI:
+    """`links.watch` is for the caller to run beside."""
     app = FastAPI(title="Augenblick gateway", version=version(), description=DESCRIPTION, docs_url=None, redoc_url=None)
     problems.install(app)
     limits.install(app, apart=frozenset({EVENTS_PATH}))
     budget = timedelta(milliseconds=parts.settings.glance_budget_ms)
     database = parts.database()
-
-    links = Links()
 
     @app.websocket("/v1/glasses")
     async def glasses(socket: WebSocket) -> None:
@@ -54,9 +60,10 @@ def build_app(parts: Parts, publisher: Publisher, answers: Answers) -> FastAPI:
         await socket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
         try:
             session = GlassesSession(socket, device, database=database, publisher=publisher, answers=answers, budget=budget)
-            await links.keep_newest(device.id, session.run())
-            with suppress(RuntimeError, OSError):
-                await socket.close(_REPLACED, "replaced by a newer connection of the device")
+            ending = await links.keep_newest(device.id, session)
+            if ending is not None:
+                with suppress(RuntimeError, OSError):
+                    await socket.close(*_ENDINGS[ending])
         except WebSocketDisconnect:
             return
         except Exception as error:
@@ -72,6 +79,10 @@ def build_app(parts: Parts, publisher: Publisher, answers: Answers) -> FastAPI:
         return {"status": "ok"}
 
     app.include_router(EventsEndpoint(database, publisher, answers, budget).router())
-    app.include_router(merchants_api(parts))
+    app.include_router(DevicesApi(database, parts.sealer()).router())
+    accounts = Accounts(parts.sealer(), parts.settings.public_url)
+    parts.closing.push_async_callback(accounts.close)
+    app.include_router(Notifications(database, accounts).router())
+    app.include_router(merchants_api(parts, accounts))
     describe_webhooks(app)
     return app

@@ -1,23 +1,28 @@
-"""Who is at the door. The default answer is no."""
+"""Who is at the door, and whose key it is. The default answer is no."""
 
 import base64
 import hashlib
 import json
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
 
 from joserfc import jwt
 from joserfc.errors import JoseError
+from pydantic import ValidationError
 
 from schemas.errors import Rejected
+from schemas.gateway import KEY_CHANGE_PROOF, PAIRING_PROOF, KeyChangeClaims, PairingClaims
 from schemas.ids import DeviceId
 from streams.core.database import Database
-from streams.core.device_keys import ALGORITHMS, verification_key
+from streams.core.device_keys import ALGORITHMS, signed_payload, verification_key
 from streams.gateway import store
 from streams.gateway.store import PairedDevice
 
 _LIVES_S = 60
 _SKEW_S = 5
+_PROOF_LIVES_S = 5 * 60
+
+Claims = TypeVar("Claims", PairingClaims, KeyChangeClaims)
 
 
 def bearer(authorization: str | None) -> str:
@@ -79,3 +84,57 @@ def _verify(token: str, found: PairedDevice, audience: str) -> None:
         raise Rejected("credentials-invalid", "the token has no iat and exp in seconds")
     if issued > now + _SKEW_S or expires <= now or expires - issued > _LIVES_S:
         raise Rejected("credentials-invalid", f"the token is not valid now; it may live {_LIVES_S} s")
+
+
+# A key proves itself.
+
+
+def check_pairing(proof: str, maker_id: str, public_key: bytes, now: datetime) -> None:
+    """Whether the one who pairs this key has its private half, and means this maker. Raises Rejected("key-proof-invalid")."""
+    claims = _proof(proof, public_key, PAIRING_PROOF, PairingClaims, now)
+    if claims.maker_id != maker_id:
+        raise _disproved("it is for another maker")
+    if base64.b64decode(claims.public_key) != public_key:
+        raise _disproved("it is for another key")
+
+
+def check_key_change(proof_old: str, proof_new: str, device: PairedDevice, new_key: bytes, now: datetime) -> datetime:
+    """Whether the device's present key and the new one both want the change. Raises Rejected("key-proof-invalid").
+
+    Returns when the key counts as changed: later than both proofs were made, by the device's clock. What was made before the last
+    change does not count, so that no proof counts twice, whoever plays it again and whichever key has come back.
+    """
+    made = [
+        _check_key_change(proof, key, device, new_key, now)
+        for proof, key in ((proof_old, device.public_key), (proof_new, new_key))
+    ]
+    return max(now, *(at + timedelta(seconds=1) for at in made))
+
+
+def _check_key_change(proof: str, key: bytes, device: PairedDevice, new_key: bytes, now: datetime) -> datetime:
+    claims = _proof(proof, key, KEY_CHANGE_PROOF, KeyChangeClaims, now)
+    if claims.device_id != device.id:
+        raise _disproved("it is for another device")
+    if base64.b64decode(claims.public_key) != new_key:
+        raise _disproved("it is for another key")
+    made = datetime.fromtimestamp(claims.iat, UTC)
+    if device.key_changed_at is not None and made < device.key_changed_at:
+        raise _disproved("it was made before the key last changed")
+    return made
+
+
+def _proof(proof: str, key: bytes, type: str, model: type[Claims], now: datetime) -> Claims:
+    try:
+        claims = model.model_validate_json(signed_payload(proof, key, {"typ": type}))
+    except ValidationError as error:
+        raise _disproved("its claims do not fit the schema") from error
+    except ValueError as error:
+        raise _disproved(str(error)) from error
+    issued, expires = datetime.fromtimestamp(claims.iat, UTC), datetime.fromtimestamp(claims.exp, UTC)
+    if issued > now + timedelta(seconds=_SKEW_S) or expires <= now or claims.exp - claims.iat > _PROOF_LIVES_S:
+        raise _disproved(f"it is not valid now; it may live {_PROOF_LIVES_S} s")
+    return claims
+
+
+def _disproved(why: str) -> Rejected:
+    return Rejected("key-proof-invalid", f"the proof does not hold: {why}")

@@ -9,7 +9,7 @@ from sqlalchemy import Row, RowMapping, Select, exists, insert, or_, select, tex
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.ids import EndpointId, MerchantId, MessageId, OrderId, PaymentId
-from schemas.tables import deliveries, endpoints, idempotency_keys, merchants, messages, payments, proposals
+from schemas.tables import attempts, deliveries, endpoints, idempotency_keys, merchants, messages, payments, proposals
 from streams.webhooks.store import DELETED
 
 _KEY_LOCK_CLASS = 0x1DE7  # names the idempotency keys among the users of advisory locks
@@ -133,6 +133,17 @@ def _payments(merchant_id: MerchantId) -> Select[*tuple[Any, ...]]:
 
 async def find_payment(connection: AsyncConnection, merchant_id: MerchantId, payment_id: PaymentId) -> Row[Any] | None:
     return (await connection.execute(_payments(merchant_id).where(payments.c.id == payment_id))).one_or_none()
+
+
+async def list_attempts(connection: AsyncConnection, payment_id: PaymentId) -> Sequence[Any]:
+    """First to last."""
+    columns = attempts.c
+    query = (
+        select(columns.id, columns.kind, columns.amount_minor, columns.outcome, columns.created_at, columns.ended_at)
+        .where(columns.payment_id == payment_id)
+        .order_by(columns.created_at, columns.id)
+    )
+    return (await connection.execute(query)).all()
 
 
 async def list_payments(

@@ -16,8 +16,8 @@ from connectors.http import HttpClient
 from schemas.digests import canonical_json, sha256_hex
 from schemas.errors import Problem, Rejected
 from schemas.events import CATALOGUE
-from schemas.ids import DeliveryId, EndpointId, JourneyId, MerchantId, MessageId, OrderId, PaymentId
-from schemas.money import Money
+from schemas.ids import AttemptId, DeliveryId, EndpointId, JourneyId, MerchantId, MessageId, OrderId, PaymentId
+from schemas.money import Money, PositiveMoney
 from schemas.payments import CartLine, PaymentState
 from schemas.webhooks import WebhookMessage
 from streams.core.bootstrap import Parts
@@ -26,6 +26,8 @@ from streams.core.outbox import Transaction
 from streams.gateway import merchant_store, provisioning
 from streams.gateway.credentials import token_hash
 from streams.gateway.merchant_store import StoredAnswer
+from streams.payments import commands
+from streams.payments.accounts import Accounts
 from streams.webhooks import store as webhooks
 from streams.webhooks.closing import close_when_complete
 from streams.webhooks.service import EVENT_TYPES
@@ -94,12 +96,43 @@ class Payment(_View):
     journey_id: JourneyId
     state: PaymentState
     reason: str | None
+    frozen: bool = Field(description="an answer of the provider did not fit; a person is looking at it")
     total: Money
+    captured: Money = Field(description="taken so far")
+    refunded: Money = Field(description="given back so far")
     cart: list[CartLine]
     provider: str
     provider_reference: str | None
     created_at: AwareDatetime
     updated_at: AwareDatetime
+
+
+class NewCommand(_View):
+    """`amount` is a part; leave it out for all there is."""
+
+    amount: PositiveMoney | None = None
+
+
+class PaymentCommand(_View):
+    """A capture, cancellation or refund. It is under way until `ended_at`; `outcome` is then what came of it."""
+
+    id: AttemptId
+    kind: Literal["authorise", "capture", "cancel", "refund"]
+    amount: Money | None
+    outcome: str | None
+    created_at: AwareDatetime
+    ended_at: AwareDatetime | None
+
+
+class PaymentCommands(_View):
+    data: list[PaymentCommand]
+
+
+class Commanded(_View):
+    """`command` is null where it was done at once."""
+
+    command: PaymentCommand | None
+    payment: Payment
 
 
 class Payments(_View):
@@ -134,8 +167,9 @@ def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
         400: "The Idempotency-Key is missing, or the request cannot be read",
         401: "Credentials are missing or not valid",
         404: "There is no such thing",
-        409: "A request with this key is under way",
+        409: "A request with this key is under way, or the state does not allow it now",
         422: "The request does not fit",
+        501: "The provider does not offer this",
         503: "A part we need is not available",
     }
     return {
@@ -145,7 +179,8 @@ def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 class _MerchantsApi:
-    def __init__(self, parts: Parts, client: HttpClient) -> None:
+    def __init__(self, parts: Parts, client: HttpClient, accounts: Accounts) -> None:
+        self._accounts = accounts
         self._database = parts.database()
         self._sealer = parts.sealer()
         self._client = client
@@ -265,10 +300,48 @@ class _MerchantsApi:
 
     async def payment(self, merchant_id: MerchantId, payment_id: PaymentId) -> Payment:
         async with self._database.transaction() as connection:
-            row = await merchant_store.find_payment(connection, merchant_id, payment_id)
+            return await self._payment(connection, merchant_id, payment_id)
+
+    async def _payment(self, connection: AsyncConnection, merchant_id: MerchantId, payment_id: PaymentId) -> Payment:
+        row = await merchant_store.find_payment(connection, merchant_id, payment_id)
         if row is None:
             raise Rejected("not-found", "there is no such payment", instance=payment_id)
         return _payment(row)
+
+    async def list_commands(self, merchant_id: MerchantId, payment_id: PaymentId) -> PaymentCommands:
+        async with self._database.transaction() as connection:
+            payment = await self._payment(connection, merchant_id, payment_id)
+            rows = await merchant_store.list_attempts(connection, payment_id)
+        return PaymentCommands(data=[_command(row, payment.total.currency) for row in rows])
+
+    async def command(
+        self, merchant_id: MerchantId, key: str | None, payment_id: PaymentId, kind: commands.Kind, new: NewCommand
+    ) -> Response:
+        async def touch() -> None:
+            await commands.touch(self._database, payment_id)
+
+        async def work(unit: Transaction) -> Commanded:
+            attempt_id = await commands.request(
+                unit, self._accounts, payment_id, kind, new.amount, requested_by="merchant", merchant_id=merchant_id
+            )
+            payment = await self._payment(unit.connection, merchant_id, payment_id)
+            rows = await merchant_store.list_attempts(unit.connection, payment_id)
+            made = next((_command(row, payment.total.currency) for row in rows if row.id == attempt_id), None)
+            return Commanded(command=made, payment=payment)
+
+        request = {"do": kind, "id": payment_id, **new.model_dump()}
+        return await self.once(merchant_id, key, request, work, status=202, before=touch)
+
+
+def _command(row: Row[Any], currency: str) -> PaymentCommand:
+    return PaymentCommand(
+        id=row.id,
+        kind=row.kind,
+        amount=Money.of(row.amount_minor, currency) if row.amount_minor is not None else None,
+        outcome=row.outcome,
+        created_at=row.created_at,
+        ended_at=row.ended_at,
+    )
 
 
 def _endpoint(row: RowMapping) -> Endpoint:
@@ -282,7 +355,10 @@ def _payment(row: Row[Any]) -> Payment:
         journey_id=row.journey_id,
         state=row.state,
         reason=row.state_reason,
+        frozen=row.frozen_at is not None,
         total=Money.of(row.total_minor, row.total_currency),
+        captured=Money.of(row.captured_minor, row.total_currency),
+        refunded=Money.of(row.refunded_minor, row.total_currency),
         cart=[CartLine.model_validate_json(json.dumps(line)) for line in row.cart],
         provider=row.provider,
         provider_reference=row.provider_reference,
@@ -291,11 +367,11 @@ def _payment(row: Row[Any]) -> Payment:
     )
 
 
-def router(parts: Parts) -> APIRouter:
+def router(parts: Parts, accounts: Accounts) -> APIRouter:
     """The routes under /v1. Refusals leave as `Rejected`; `streams.gateway.problems` makes answers of them."""
     client = HttpClient(allow_private=parts.settings.allow_private_endpoints)
     parts.closing.push_async_callback(client.close)
-    api = _MerchantsApi(parts, client)
+    api = _MerchantsApi(parts, client, accounts)
     routes = APIRouter(prefix="/v1", tags=["merchants"])
     merchant = Annotated[MerchantId, Depends(api.merchant)]
 
@@ -352,6 +428,37 @@ def router(parts: Parts) -> APIRouter:
     async def find_payment(merchant_id: merchant, payment_id: Annotated[PaymentId, Path()]) -> Payment:
         """One payment, as it stands now."""
         return await api.payment(merchant_id, payment_id)
+
+    @routes.get("/payments/{payment_id}/commands", responses=_refusals(404, 422))
+    async def list_commands(merchant_id: merchant, payment_id: Annotated[PaymentId, Path()]) -> PaymentCommands:
+        """Everything that was asked of the provider for this payment, first to last, and what came of it."""
+        return await api.list_commands(merchant_id, payment_id)
+
+    def add_command(path: str, kind: commands.Kind, description: str) -> None:
+        async def command(
+            merchant_id: merchant,
+            payment_id: Annotated[PaymentId, Path()],
+            new: Annotated[NewCommand | None, Body()] = None,
+            key: _Key = None,
+        ) -> Response:
+            return await api.command(merchant_id, key, payment_id, kind, new or NewCommand())
+
+        routes.add_api_route(
+            f"/payments/{{payment_id}}/{path}",
+            command,
+            methods=["POST"],
+            name=f"{kind}_payment",
+            summary=f"{kind.capitalize()} a payment",
+            description=description,
+            status_code=202,
+            response_model=Commanded,
+            responses=_refusals(400, 404, 409, 422, 501),
+            openapi_extra=_KEY_DESCRIBED,
+        )
+
+    add_command("capture", "capture", "Takes what was reserved: all of it, or less; the rest is released.")
+    add_command("cancel", "cancel", "Gives up what was reserved, or what has not begun. It takes no amount.")
+    add_command("refunds", "refund", "Gives back what was taken: all that is left of it, or less, several times if need be.")
 
     @routes.post(
         "/messages/{message_id}/resend",

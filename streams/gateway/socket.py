@@ -52,7 +52,9 @@ class GlassesSession:
         self._slot = FrameSlot()
         self._head: dict[str, Any] | None = None
         self._refused_head = False
-        self._link = str(uuid4())
+        self._name = str(uuid4())
+        self.link: str | None = None
+        """The connection's name, once the device's row has it."""
         self._dropped = 0
         self._sending = asyncio.Lock()
 
@@ -61,7 +63,9 @@ class GlassesSession:
         with self._answers.listen(self._device.id) as listener:
             try:
                 async with self._database.transaction() as connection:
-                    await store.set_link(connection, self._device.id, self._link)
+                    if not await store.set_link(connection, self._device, self._name):
+                        raise Rejected("credentials-invalid", "the device was revoked, or its key changed, at this moment")
+                self.link = self._name
                 await self._link_lost()
                 await self._notify(
                     Welcome(
@@ -88,7 +92,7 @@ class GlassesSession:
     async def _link_lost(self) -> None:
         event = new_event(
             "wear.changed",
-            WearChanged(state=WearState.LINK_LOST, link=self._link),
+            WearChanged(state=WearState.LINK_LOST, link=self._name),
             source="/gateway",
             journeyid=JourneyId.new(),
             deviceid=self._device.id,
@@ -189,7 +193,7 @@ class GlassesSession:
             ):
                 document = to_structured(event)
                 await self._send(document)
-            if event.type in {"offers.found", "look.again"}:
+            if event.type in {"offers.found", "payees.found", "look.again"}:
                 now = datetime.now(UTC)
                 if event.capturedat:
                     metrics.record("augenblick.glance_to_answer", (now - event.capturedat).total_seconds(), type=event.type)

@@ -6,6 +6,7 @@ from schemas.errors import Rejected
 from schemas.events import Event
 from schemas.ids import JourneyId
 from schemas.payments import (
+    ApprovalClaims,
     PaymentApproved,
     PaymentDue,
     PaymentRequested,
@@ -15,23 +16,18 @@ from schemas.payments import (
     WearState,
 )
 from schemas.topics import GLASSES_INTENTS
-from streams.core import receipts
+from streams.core import receipts, wording
 from streams.core.bootstrap import Parts
 from streams.core.consume import Consumer
 from streams.core.faust_worker import run_consumer
 from streams.core.handling import Transactional
 from streams.core.outbox import Transaction
-from streams.intents import approval, closing, service, store
+from streams.intents import approval, closing, payees, policy, service, store
 from streams.intents.closing import SOURCE
-from streams.intents.service import GATEWAY, Device
+from streams.intents.service import GATEWAY, Account, Device, Purchase, StoredProposal
 
 
 class Intents:
-    """`provider` takes the money of payments approved from now on."""
-
-    def __init__(self, provider: str) -> None:
-        self._provider = provider
-
     async def handle(self, event: Event, unit: Transaction) -> None:
         """A refusal is an answer to the wearer, not a failure; only what cannot be read becomes a dead letter."""
         device = await store.lock_device(unit.connection, str(event.deviceid))
@@ -60,24 +56,34 @@ class Intents:
         by_device = event.source != GATEWAY
         await store.set_wear_state(unit.connection, device.id, change.state, event.time if by_device else None)
         if change.state is not WearState.WORN:
-            for proposal in await store.lock_open_proposals(unit.connection, device.id):
-                await closing.close(unit, proposal, "cancelled", change.state.value, device.locale)
+            await closing.close_all(unit, device.id, change.state.value, device.locale)
 
     async def _requested(self, event: Event, device: Device, unit: Transaction) -> None:
         request, now = event.decode(PaymentRequested), datetime.now(UTC)
-        offer = await store.find_offer(unit.connection, request.offer_id)
-        terms = service.propose(request, offer, device, now)
-        assert offer is not None
-        for open_proposal in await store.lock_open_proposals(unit.connection, device.id):
-            await closing.close(unit, open_proposal, "cancelled", "superseded", device.locale)
-        digest = service.proposal_digest(terms)
-        await store.add_proposal(unit.connection, terms, digest, offer)
-        journey = JourneyId(offer.journey_id)
-        if not await receipts.read(unit.connection, journey):
-            await receipts.append(unit.connection, journey, "recognised", {"gtin": offer.gtin, **offer.evidence})
-        await receipts.append(
-            unit.connection, journey, "proposed", {"proposal_id": terms.proposal_id, "offer_id": offer.id, "digest": digest}
+        service.may_pay(device)
+        wanted = await _purchase(request, device, unit, now)
+        conditions = await store.find_conditions(unit.connection, device, wanted.merchant_id)
+        policy.check_age(conditions.rules, event.time, now)
+        spent = await store.find_spent(
+            unit.connection, conditions.rules, device.id, wanted.merchant_id, wanted.total.currency, now
         )
+        terms = service.propose(wanted, device, conditions, spent, now)
+        account, capture = service.account_for(conditions, terms.total), conditions.rules.capture
+        await closing.close_all(unit, device.id, "superseded", device.locale)
+        digest = service.proposal_digest(terms)
+        await store.add_proposal(unit.connection, terms, digest, wanted, account, capture=capture)
+        journey = JourneyId(wanted.journey_id)
+        if not await receipts.read(unit.connection, journey):
+            await receipts.append(unit.connection, journey, "recognised", wanted.evidence)
+        named = {"offer_id": wanted.offer_id, "payee_code_id": wanted.payee_code_id}
+        content = {
+            "proposal_id": terms.proposal_id,
+            **{name: value for name, value in named.items() if value is not None},
+            "digest": digest,
+            "account_id": account.id,
+            "capture": capture,
+        }
+        await receipts.append(unit.connection, journey, "proposed", content)
         proposed = event.model_copy(update={"journeyid": journey}).follow(
             "payment.proposed", Proposed(terms=terms, digest=digest), source=SOURCE, subject=event.id
         )
@@ -90,9 +96,10 @@ class Intents:
         claims = approval.verify(
             data.approval, proposal.terms, proposal.digest, device.id, device.public_key, proposal.created_at, now
         )
+        account = await _account(event, device, proposal, claims, unit, now)
         await store.close_proposal(unit.connection, proposal.id, "approved", None)
         payment_id = await store.add_payment(
-            unit.connection, proposal, claims, jws=data.approval, provider=self._provider, locale=device.locale
+            unit.connection, proposal, claims, jws=data.approval, account=account, locale=device.locale
         )
         journey = JourneyId(proposal.journey_id)
         await receipts.append(
@@ -115,11 +122,41 @@ class Intents:
         await closing.close(unit, proposal, "declined", "declined_by_wearer", device.locale)
 
 
+async def _purchase(request: PaymentRequested, device: Device, unit: Transaction, now: datetime) -> Purchase:
+    """What is to be paid, whichever way it was asked for. Raises Rejected."""
+    if request.payee_code_id is None:
+        assert request.offer_id is not None
+        return service.purchase(request, await store.find_offer(unit.connection, request.offer_id), device, now)
+    payee = await payees.propose_payee(unit.connection, request, device, now)
+    return Purchase(
+        journey_id=payee.journey_id,
+        merchant_id=payee.merchant_id,
+        payee=payee.payee_name,
+        total=payee.total,
+        text=wording.say(payee.text_key, device.locale, **payee.text_values),
+        evidence=payee.evidence,
+        payee_code_id=payee.payee_code_id,
+    )
+
+
+async def _account(
+    event: Event, device: Device, proposal: StoredProposal, claims: ApprovalClaims, unit: Transaction, now: datetime
+) -> Account:
+    """What takes the money, if the rules still allow it. Raises Rejected."""
+    connection, currency = unit.connection, proposal.terms.total.currency
+    conditions = await store.find_conditions(connection, device, proposal.merchant_id)
+    if policy.limits_days(conditions.rules.merchant, currency):
+        await store.lock_merchant(connection, proposal.merchant_id)
+    spent = await store.find_spent(connection, conditions.rules, device.id, proposal.merchant_id, currency, now)
+    said_at = min(event.time, datetime.fromtimestamp(claims.iat, UTC))
+    return service.may_be_paid(proposal, conditions, spent, claims.presence, said_at, now)
+
+
 async def run(parts: Parts) -> None:
     consumer = Consumer(
         name="intents",
         topics=(GLASSES_INTENTS,),
-        handling=Transactional("intents", parts.database(), Intents(parts.settings.payment_provider).handle),
+        handling=Transactional("intents", parts.database(), Intents().handle),
         event_types=frozenset({"wear.changed", "payment.requested", "payment.approved", "proposal.declined"}),
         window=parts.settings.window,
     )

@@ -1,16 +1,13 @@
 """Is this really the wearer's yes, to exactly this? The default answer is no."""
 
 import hmac
-import json
 from datetime import UTC, datetime, timedelta
 
-from joserfc import jws
-from joserfc.errors import JoseError
 from pydantic import ValidationError
 
 from schemas.errors import Rejected
 from schemas.payments import ApprovalClaims, ProposalTerms
-from streams.core.device_keys import ALGORITHMS, verification_key
+from streams.core.device_keys import signed_payload
 
 TYPE = "augenblick-approval+jws"
 _CLOCK_SKEW = timedelta(seconds=5)
@@ -41,19 +38,13 @@ def verify(
 
 
 def _signed_claims(approval: str, device_id: str, public_key: bytes) -> ApprovalClaims:
-    key = verification_key(public_key)
     try:
-        signed = jws.deserialize_compact(approval, key, algorithms=ALGORITHMS)
-    except (JoseError, ValueError, TypeError) as error:
-        raise _invalid("its signature is not the device's") from error
-    header = signed.headers()
-    if header.get("typ") != TYPE:
-        raise _invalid(f"its type is not {TYPE}")
-    if header.get("kid") != device_id:
-        raise _invalid("it names another device's key")
+        payload = signed_payload(approval, public_key, {"kid": device_id, "typ": TYPE})
+    except ValueError as error:
+        raise _invalid(str(error)) from error
     try:
-        return ApprovalClaims.model_validate_json(signed.payload)
-    except (ValidationError, json.JSONDecodeError) as error:
+        return ApprovalClaims.model_validate_json(payload)
+    except ValidationError as error:
         raise _invalid("its claims do not fit the schema") from error
 
 

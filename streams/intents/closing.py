@@ -27,6 +27,12 @@ async def close(unit: Transaction, proposal: StoredProposal, state: str, reason:
     unit.publish(closed, key=proposal.device_id)
 
 
+async def close_all(unit: Transaction, device_id: str, reason: str, locale: str) -> None:
+    """Cancel whatever the device could still approve. Its row must be locked, so that nothing new is proposed meanwhile."""
+    for proposal in await store.lock_open_proposals(unit.connection, device_id):
+        await close(unit, proposal, "cancelled", reason, locale)
+
+
 async def expire(database: Database) -> int:
     """Close what nobody answered in time; returns how many."""
     async with transaction(database) as unit:

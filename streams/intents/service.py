@@ -7,10 +7,12 @@ from typing import Any
 
 from schemas.digests import canonical_json, sha256_hex
 from schemas.errors import Rejected
-from schemas.ids import MerchantId, OfferId, ProposalId
+from schemas.ids import AccountId, MerchantId, OfferId, PayeeCodeId, ProposalId
 from schemas.money import Money
 from schemas.payments import CartLine, PaymentRequested, PresenceMethod, ProposalTerms, WearChanged, WearState
 from streams.core import wording
+from streams.intents import policy
+from streams.intents.policy import Rules, Spent
 
 PROPOSAL_LIVES = timedelta(seconds=60)
 # How long after the approval's own end its payment may still be submitted. What outlasts that (a broker or provider that was
@@ -21,12 +23,14 @@ GATEWAY = "/gateway"  # the source of what the gateway itself says of a device
 
 @dataclass(frozen=True)
 class Device:
+    """`payer_provider`: whose means of payment the wearer has; None without any."""
+
     id: str
     public_key: bytes
     locale: str
     wear_state: WearState
     revoked: bool
-    has_payer: bool
+    payer_provider: str | None
     wear_changed_at: datetime | None = None
     link: str | None = None
 
@@ -46,11 +50,46 @@ class StoredOffer:
 
 
 @dataclass(frozen=True)
+class Purchase:
+    """What the wearer wants to pay, whether an offer or a payee's code says so: one of the two ids is there. `evidence` is for
+    the receipt."""
+
+    journey_id: str
+    merchant_id: MerchantId
+    payee: str
+    total: Money
+    text: str
+    evidence: dict[str, Any]
+    cart: tuple[CartLine, ...] = ()
+    offer_id: OfferId | None = None
+    payee_code_id: PayeeCodeId | None = None
+
+
+@dataclass(frozen=True)
+class Account:
+    """A merchant's account with a provider. `currencies` None: any."""
+
+    id: AccountId
+    provider: str
+    currencies: frozenset[str] | None
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under which a device may pay a merchant now. `account`: the merchant's with the wearer's provider, if it has one in use."""
+
+    account: Account | None
+    rules: Rules
+
+
+@dataclass(frozen=True)
 class StoredProposal:
     id: ProposalId
     journey_id: str
     device_id: str
     merchant_id: MerchantId
+    account_id: AccountId | None
+    capture: bool
     terms: ProposalTerms
     digest: str
     state: str
@@ -73,26 +112,23 @@ def may_pay(device: Device) -> None:
         raise Rejected("device-revoked", "this device was revoked")
     if device.wear_state is not WearState.WORN:
         raise Rejected("not-worn", f"the glasses are {device.wear_state.replace('_', ' ')}")
-    if not device.has_payer:
+    if device.payer_provider is None:
         raise Rejected("payer-missing", "no means of payment is set up for these glasses")
 
 
-def propose(request: PaymentRequested, offer: StoredOffer | None, device: Device, now: datetime) -> ProposalTerms:
-    """The terms to be approved. Raises Rejected where there is nothing to propose."""
-    may_pay(device)
+def purchase(request: PaymentRequested, offer: StoredOffer | None, device: Device, now: datetime) -> Purchase:
+    """Of what an offer showed. Raises Rejected where the offer cannot be bought by this device now."""
     if offer is None or offer.device_id != device.id:
         raise Rejected("offer-unknown", "no such offer was shown on these glasses", instance=request.offer_id)
     if offer.expires_at <= now:
         raise Rejected("offer-expired", "this price was seen too long ago", instance=request.offer_id)
     total = offer.price * request.quantity
     line = CartLine(title=offer.title, gtin=offer.gtin, quantity=request.quantity, unit_price=offer.price, total=total)
-    return ProposalTerms(
-        proposal_id=ProposalId.new(),
-        device_id=device.id,
+    return Purchase(
+        journey_id=offer.journey_id,
         merchant_id=offer.merchant_id,
         payee=offer.merchant_name,
         total=total,
-        cart=(line,),
         text=wording.say(
             "proposal",
             device.locale,
@@ -101,19 +137,59 @@ def propose(request: PaymentRequested, offer: StoredOffer | None, device: Device
             quantity=request.quantity,
             title=offer.title,
         ),
-        presence=tuple(PresenceMethod),
+        evidence={"gtin": offer.gtin, **offer.evidence},
+        cart=(line,),
+        offer_id=offer.id,
+    )
+
+
+def account_for(conditions: Conditions, total: Money) -> Account:
+    """What takes the money. Raises Rejected("merchant-not-payable")."""
+    account = conditions.account
+    if account is None:
+        raise Rejected("merchant-not-payable", "the merchant does not take this means of payment")
+    if account.currencies is not None and total.currency not in account.currencies:
+        raise Rejected("merchant-not-payable", f"the merchant does not take {total.currency} by this means of payment")
+    return account
+
+
+def propose(wanted: Purchase, device: Device, conditions: Conditions, spent: Spent, now: datetime) -> ProposalTerms:
+    """The terms to be approved. Raises Rejected where they would not be accepted: nobody shall be asked in vain."""
+    may_pay(device)
+    account_for(conditions, wanted.total)
+    policy.check_amount(conditions.rules, wanted.total, spent)
+    return ProposalTerms(
+        proposal_id=ProposalId.new(),
+        device_id=device.id,
+        merchant_id=wanted.merchant_id,
+        payee=wanted.payee,
+        total=wanted.total,
+        cart=wanted.cart,
+        text=wanted.text,
+        presence=policy.presence(conditions.rules, wanted.total),
         nonce=secrets.token_urlsafe(24),
         expires_at=(now + PROPOSAL_LIVES).replace(microsecond=0),
     )
 
 
 def proposal_digest(terms: ProposalTerms) -> str:
-    """What the device signs: SHA-256 of the canonical JSON of the terms as they were sent."""
+    """What the device signs: SHA-256 of the canonical JSON of the terms as they were sent.
+
+    The terms are all that the wearer can see and judge: who is paid, how much, for what, in which words, by which yes, until
+    when. Through which of the merchant's accounts the money goes, and whether it is only reserved at first, is between merchant
+    and provider: it is kept with the proposal when that is made, stands beside the digest in the receipt, and does not change
+    afterwards.
+    """
     return sha256_hex(canonical_json(terms.model_dump(mode="json")))
 
 
 def may_be_approved(proposal: StoredProposal | None, device: Device, now: datetime) -> StoredProposal:
-    """The proposal, if this device may approve it now. Raises Rejected."""
+    """The proposal, if this device may approve it now. Raises Rejected.
+
+    What counts is the wear state when the approval is handled, in the order of the device's events. A yes that was said with the
+    glasses on is not taken back when they come off while its payment still waits for a worker: it was said, and the provider may
+    have been asked at any moment since (docs/adr/0009).
+    """
     if proposal is None or proposal.device_id != device.id:
         raise Rejected("proposal-unknown", "no such proposal was made to these glasses")
     if proposal.state != "open":
@@ -122,3 +198,19 @@ def may_be_approved(proposal: StoredProposal | None, device: Device, now: dateti
         raise Rejected("proposal-expired", "the proposal has expired", instance=proposal.id)
     may_pay(device)
     return proposal
+
+
+def may_be_paid(
+    proposal: StoredProposal, conditions: Conditions, spent: Spent, presence: PresenceMethod, said_at: datetime, now: datetime
+) -> Account:
+    """What takes the money of a proposal whose approval was verified. Raises Rejected where what held when it was proposed holds
+    no longer: other payments were made, a rule became stricter, the account is another. The proposal stays open meanwhile: a
+    fresh yes may be one that counts."""
+    total = proposal.terms.total
+    policy.check_age(conditions.rules, said_at, now)
+    policy.check_presence(conditions.rules, total, presence)
+    policy.check_amount(conditions.rules, total, spent)
+    account = account_for(conditions, total)
+    if account.id != proposal.account_id:
+        raise Rejected("merchant-not-payable", "the merchant's account is another by now: ask to pay again", instance=proposal.id)
+    return account

@@ -4,19 +4,48 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from schemas.ids import MerchantId, OfferId, OrderId, PaymentId, ProposalId
+from schemas.ids import AccountId, MerchantId, OfferId, OrderId, PaymentId, ProposalId
 from schemas.money import Money
-from schemas.payments import ApprovalClaims, PaymentState, ProposalTerms, WearState
-from schemas.tables import approvals, devices, offers, payments, proposals
-from streams.intents.service import SUBMIT_WITHIN, Device, StoredOffer, StoredProposal
+from schemas.payments import ApprovalClaims, PaymentPolicy, PaymentState, ProposalTerms, WearState
+from schemas.tables import approvals, devices, merchants, offers, payment_policies, payments, proposals, provider_accounts
+from streams.intents import policy
+from streams.intents.policy import Rules, Spent
+from streams.intents.service import SUBMIT_WITHIN, Account, Conditions, Device, Purchase, StoredOffer, StoredProposal
+
+_MERCHANT_LOCK_CLASS = 0xDA11  # names the merchants with a daily limit among the users of advisory locks
+_LOCK_MERCHANT = text("SELECT pg_advisory_xact_lock(:lock_class, hashtext(:merchant_id))")
+
+# Payments in these states cost nothing.
+_COST_NOTHING = (PaymentState.DECLINED, PaymentState.FAILED, PaymentState.CANCELLED, PaymentState.EXPIRED)
+
+_merchants_policy, _devices_policy = payment_policies.alias("merchants_policy"), payment_policies.alias("devices_policy")
+
+# Built once: it runs twice for every payment.
+_CONDITIONS = (
+    select(provider_accounts.c.id, provider_accounts.c.provider, provider_accounts.c.currencies)
+    .add_columns(_merchants_policy.c.policy.label("merchants_policy"), _devices_policy.c.policy.label("devices_policy"))
+    .select_from(merchants)
+    .outerjoin(
+        provider_accounts,
+        and_(
+            provider_accounts.c.merchant_id == merchants.c.id,
+            provider_accounts.c.provider == bindparam("provider"),
+            provider_accounts.c.removed_at.is_(None),
+        ),
+    )
+    .outerjoin(_merchants_policy, _merchants_policy.c.subject == merchants.c.id)
+    .outerjoin(_devices_policy, _devices_policy.c.subject == bindparam("device_id"))
+    .where(merchants.c.id == bindparam("merchant_id"))
+)
 
 
 async def lock_device(connection: AsyncConnection, device_id: str) -> Device | None:
     """Everything that one device intends happens one after the other."""
-    row = (await connection.execute(select(devices).where(devices.c.id == device_id).with_for_update())).one_or_none()
+    query = select(devices).where(devices.c.id == device_id).with_for_update(key_share=True)  # rows may still refer to it
+    row = (await connection.execute(query)).one_or_none()
     if row is None:
         return None
     return Device(
@@ -25,7 +54,7 @@ async def lock_device(connection: AsyncConnection, device_id: str) -> Device | N
         locale=row.locale,
         wear_state=WearState(row.wear_state),
         revoked=row.revoked_at is not None,
-        has_payer=row.payer_sealed is not None,
+        payer_provider=row.payer_provider,
         wear_changed_at=row.wear_changed_at,
         link=row.link,
     )
@@ -57,14 +86,65 @@ async def find_offer(connection: AsyncConnection, offer_id: OfferId) -> StoredOf
     )
 
 
-async def add_proposal(connection: AsyncConnection, terms: ProposalTerms, digest: str, offer: StoredOffer) -> None:
+async def find_conditions(connection: AsyncConnection, device: Device, merchant_id: MerchantId) -> Conditions:
+    """As they are now; one of the wearer's provider at most."""
+    parameters = {"provider": device.payer_provider, "device_id": device.id, "merchant_id": merchant_id}
+    row = (await connection.execute(_CONDITIONS, parameters)).one()
+    account = None
+    if row.id is not None:
+        currencies = frozenset(row.currencies) if row.currencies is not None else None
+        account = Account(AccountId(row.id), row.provider, currencies)
+    return Conditions(account, Rules(merchant=_policy(row.merchants_policy), device=_policy(row.devices_policy)))
+
+
+def _policy(stored: dict[str, Any] | None) -> PaymentPolicy | None:
+    return PaymentPolicy.model_validate(stored, strict=False) if stored is not None else None
+
+
+async def find_spent(
+    connection: AsyncConnection, rules: Rules, device_id: str, merchant_id: MerchantId, currency: str, now: datetime
+) -> Spent:
+    """What the last 24 hours' payments cost that are not known to have come to nothing; asked only where a rule limits it. A
+    refund gives no room back, and a partial capture is counted in full."""
+    since = now - policy.DAY
+    of_merchant = of_device = 0
+    if policy.limits_days(rules.merchant, currency):
+        of_merchant = await _spent(connection, payments.c.merchant_id == merchant_id, currency, since)
+    if policy.limits_days(rules.device, currency):
+        of_device = await _spent(connection, payments.c.device_id == device_id, currency, since)
+    return Spent(merchant=of_merchant, device=of_device)
+
+
+async def _spent(connection: AsyncConnection, whose: ColumnElement[bool], currency: str, since: datetime) -> int:
+    query = select(func.coalesce(func.sum(payments.c.total_minor), 0)).where(
+        whose,
+        payments.c.created_at > since,
+        payments.c.total_currency == currency,
+        payments.c.state.not_in(_COST_NOTHING),
+    )
+    return int((await connection.execute(query)).scalar_one())
+
+
+async def lock_merchant(connection: AsyncConnection, merchant_id: MerchantId) -> None:
+    """Until the transaction ends, nobody else approves a payment to this merchant, whose day is limited: two devices at once
+    shall not both find room for what is room for one. Groups of transactions may come to wait for each other this way: the
+    database notices, and the consume loop does it again."""
+    await connection.execute(_LOCK_MERCHANT, {"lock_class": _MERCHANT_LOCK_CLASS, "merchant_id": str(merchant_id)})
+
+
+async def add_proposal(
+    connection: AsyncConnection, terms: ProposalTerms, digest: str, wanted: Purchase, account: Account, *, capture: bool
+) -> None:
     await connection.execute(
         insert(proposals).values(
             id=terms.proposal_id,
-            journey_id=offer.journey_id,
+            journey_id=wanted.journey_id,
             device_id=terms.device_id,
-            offer_id=offer.id,
+            offer_id=wanted.offer_id,
+            payee_code_id=wanted.payee_code_id,
             merchant_id=terms.merchant_id,
+            account_id=account.id,
+            capture=capture,
             total_minor=terms.total.minor,
             total_currency=terms.total.currency,
             terms=terms.model_dump(mode="json"),
@@ -81,6 +161,8 @@ def _proposal(row: Row[Any]) -> StoredProposal:
         journey_id=row.journey_id,
         device_id=row.device_id,
         merchant_id=MerchantId(row.merchant_id),
+        account_id=AccountId(row.account_id) if row.account_id else None,
+        capture=row.capture,
         terms=ProposalTerms.model_validate(row.terms, strict=False),
         digest=row.digest,
         state=row.state,
@@ -121,7 +203,7 @@ async def add_payment(
     proposal: StoredProposal,
     claims: ApprovalClaims,
     jws: str,
-    provider: str,
+    account: Account,
     locale: str,
 ) -> PaymentId:
     """The approval and the approved payment. Both are unique per proposal and nonce: a second yes is no second payment."""
@@ -140,7 +222,9 @@ async def add_payment(
             total_minor=proposal.terms.total.minor,
             total_currency=proposal.terms.total.currency,
             state=PaymentState.APPROVED,
-            provider=provider,
+            provider=account.provider,
+            account_id=account.id,
+            capture=proposal.capture,
             locale=locale,
             submit_by=datetime.fromtimestamp(claims.exp, UTC) + SUBMIT_WITHIN,
         )

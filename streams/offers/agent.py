@@ -1,4 +1,4 @@
-"""recognition.results → shops, exchange rates, translation → glasses.answers."""
+"""recognition.results → shops, exchange rates, translation; or the registry of payees → glasses.answers."""
 
 import asyncio
 import logging
@@ -9,10 +9,11 @@ from connectors import registry
 from connectors.ports import ExchangeRates, ShopConnector, Translator
 from connectors.rates.ecb import EcbRates
 from connectors.registry import Surroundings
-from schemas.commerce import Offer, OffersFound, ShownOffer, Translation
+from schemas.commerce import Offer, OffersFound, PayeesFound, ShownOffer, Translation
 from schemas.errors import Retryable
 from schemas.events import Event, derived_id
-from schemas.recognition import Recognition, Unclear
+from schemas.ids import PayeeCodeId
+from schemas.recognition import PayeesSeen, Recognition, Unclear
 from schemas.topics import RECOGNITION_RESULTS
 from streams.core import wording
 from streams.core.bootstrap import Parts
@@ -21,7 +22,7 @@ from streams.core.database import Database
 from streams.core.faust_worker import run_consumer
 from streams.core.handling import Direct
 from streams.core.telemetry import names, tracing
-from streams.offers import service, store
+from streams.offers import payee_store, payees, service, store
 
 log = logging.getLogger(__name__)
 
@@ -41,15 +42,35 @@ class Offers:
         self._rates = rates
 
     async def handle(self, event: Event) -> list[tuple[str, Event]]:
-        locale = event.locale or "en"
+        locale, type = event.locale or "en", "look.again"
+        answer: OffersFound | PayeesFound | Unclear
         if event.type == "sighting.unclear":
             unclear = event.decode(Unclear)
-            hinted = unclear.model_copy(update={"hint": wording.say(unclear.reason, locale)})
-            following = event.follow("look.again", hinted, id=derived_id(event.id, "offers"), source=_SOURCE)
+            answer = unclear.model_copy(update={"hint": wording.say(unclear.reason, locale)})
+        elif event.type == "payees.seen":
+            answer = await self._payees(event, event.decode(PayeesSeen), locale)
+            type = "payees.found" if isinstance(answer, PayeesFound) else type
         else:
-            found = await self._find(event, event.decode(Recognition), locale)
-            following = event.follow("offers.found", found, id=derived_id(event.id, "offers"), source=_SOURCE)
-        return [(str(event.deviceid), following)]
+            answer, type = await self._find(event, event.decode(Recognition), locale), "offers.found"
+        return [(str(event.deviceid), event.follow(type, answer, id=derived_id(event.id, "offers"), source=_SOURCE))]
+
+    async def _payees(self, event: Event, sighting: PayeesSeen, locale: str) -> PayeesFound | Unclear:
+        """The rows are committed before the answer is sent, so that what the wearer is shown can be paid; and without outbox and
+        relay between the glance and its answer. Repeating an event counts its frame once, and makes the same answer again."""
+        now, device_id = datetime.now(UTC), str(event.deviceid)
+        at = min(event.capturedat or event.time, now)
+
+        def new_id(digest: str) -> PayeeCodeId:
+            return PayeeCodeId.from_uuid(derived_id(event.id, f"payee code {digest}").uuid)
+
+        with tracing.span("transaction postgresql", attributes={names.DATABASE_SYSTEM: "postgresql"}):
+            async with self._database.transaction() as connection:
+                await payee_store.lock_device(connection, device_id)
+                known = await payee_store.known(connection, device_id, now)
+                codes = payees.seen(known, sighting.payees, sighting.frame_digest, at, new_id)
+                registered = await payee_store.registered(connection, codes)
+                await payee_store.keep(connection, device_id, event.journeyid, codes, registered)
+        return payees.answer(sighting, codes, registered, locale)
 
     async def _find(self, event: Event, recognition: Recognition, locale: str) -> OffersFound:
         offers, late, failed = await self._ask(recognition.gtin, self._left(event))
@@ -131,7 +152,7 @@ async def run(parts: Parts) -> None:
         name="offers",
         topics=(RECOGNITION_RESULTS,),
         handling=Direct(await parts.producer(), offers.handle),
-        event_types=frozenset({"sighting.recognised", "sighting.unclear"}),
+        event_types=frozenset({"sighting.recognised", "sighting.unclear", "payees.seen"}),
         window=parts.settings.window,
         sheds_late=True,
     )

@@ -1,56 +1,95 @@
-"""payments.commands → the provider → payments.events and glasses.answers."""
+"""payments.commands → the provider → payments.events and glasses.answers.
 
-from connectors import registry
-from connectors.registry import StripeAccount, Surroundings
+An event is done when its command is on record as this worker's: the call goes on beside it (calls.py), so that a provider that
+hangs holds up no event, and what a dead worker had in hand is taken back by its successor, or by the janitor.
+"""
+
+from datetime import UTC, datetime
+
 from schemas.events import Event
-from schemas.payments import Outcome, PaymentDue
+from schemas.payments import PaymentDue, ProviderNotified
 from schemas.topics import PAYMENTS_COMMANDS
 from streams.core.bootstrap import Parts
 from streams.core.consume import Consumer
+from streams.core.database import Database
 from streams.core.faust_worker import run_consumer
-from streams.core.handling import Effect
+from streams.core.groups import GroupCommit
+from streams.core.handling import DUPLICATE, HANDLED, transaction
 from streams.core.outbox import Transaction
-from streams.core.settings import Settings
+from streams.payments import service, store
+from streams.payments.accounts import Accounts
+from streams.payments.calls import Calls
+from streams.payments.denied import DeniedParties
+from streams.payments.store import StoredPayment
 from streams.payments.work import PaymentWork, Plan
+
+NAME = "payments"
 
 
 class Payments:
-    def __init__(self, work: PaymentWork) -> None:
+    def __init__(self, database: Database, work: PaymentWork, calls: Calls) -> None:
+        self._group = GroupCommit(database, NAME)
         self._work = work
+        self._calls = calls
 
-    async def open(self, event: Event, unit: Transaction) -> Plan | None:
-        return await self._work.open(event.decode(PaymentDue).payment_id, unit)
+    async def __call__(self, event: Event) -> str:
+        """See streams.core.handling.Handling."""
 
-    async def call(self, plan: Plan) -> Outcome:
-        return await self._work.call(plan)
+        async def handle(unit: Transaction) -> Plan | str:
+            if event.type == "provider.notified":
+                plan = await self._notified(event, unit)
+            else:
+                plan = await self._work.open(event.decode(PaymentDue).payment_id, unit, cause=event)
+            return plan or HANDLED
 
-    async def settle(self, event: Event, plan: Plan, outcome: Outcome, unit: Transaction) -> None:
-        await self._work.settle(plan, outcome, unit, event)
+        result = await self._group.run(handle, claim=event.id)
+        if isinstance(result, Plan):
+            self._calls.start(result)
+            return HANDLED
+        return result or DUPLICATE
+
+    async def _notified(self, event: Event, unit: Transaction) -> Plan | None:
+        """A notification is a hint: what counts is what the provider says when it is asked. Only what contradicts our books is
+        believed at once, and freezes the payment."""
+        told = event.decode(ProviderNotified)
+        found = await store.find_notification(unit.connection, told.account_id, told.event_id)
+        if found is None or found.state == "processed":
+            return None
+
+        def contradicts(payment: StoredPayment) -> str | None:
+            return service.contradiction(found.kind, found.amount, payment.total, payment.captured, payment.state)
+
+        await store.end_notification(unit.connection, told.account_id, told.event_id, datetime.now(UTC))
+        if await self._work.freeze_if_contradicted(told.payment_id, contradicts, unit):
+            return None
+        return await self._work.open(told.payment_id, unit, only_ask=True, cause=event)
 
 
-def payment_work(parts: Parts) -> PaymentWork:
-    """With the payment provider of the settings."""
-    provider = parts.settings.payment_provider
-    connector = registry.payments(provider, Surroundings(stripe=stripe_account(parts.settings)))
-    return PaymentWork(parts.database(), {provider: connector}, parts.sealer())
-
-
-def stripe_account(settings: Settings) -> StripeAccount:
-    key = settings.stripe_api_key
-    return StripeAccount(
-        api_key=key.get_secret_value() if key else None,
-        address=settings.stripe_api_base,
-        return_url=settings.stripe_return_url,
+def payment_work(parts: Parts, role: str) -> PaymentWork:
+    settings = parts.settings
+    sealer = parts.sealer()
+    accounts = Accounts(sealer, settings.public_url)
+    parts.closing.push_async_callback(accounts.close)
+    return PaymentWork(
+        parts.database(),
+        accounts,
+        sealer,
+        worker=f"{role}-{settings.worker_instance}",
+        denied=DeniedParties(settings.denied_parties_file),
+        schedule=settings.janitor_schedule_s or service.ASK_AGAIN_AFTER_S,
     )
 
 
 async def run(parts: Parts) -> None:
-    payments = Payments(payment_work(parts))
+    database, work = parts.database(), payment_work(parts, NAME)
+    async with transaction(database) as unit:
+        await store.take_back(unit.connection, work.worker)
+    calls = Calls(NAME, database, work, at_once=parts.settings.provider_calls)
     consumer = Consumer(
-        name="payments",
+        name=NAME,
         topics=(PAYMENTS_COMMANDS,),
-        handling=Effect("payments", parts.database(), open=payments.open, call=payments.call, settle=payments.settle),
-        event_types=frozenset({"payment.due"}),
+        handling=Payments(database, work, calls),
+        event_types=frozenset({"payment.due", "provider.notified"}),
         window=parts.settings.window,
     )
     await run_consumer(consumer, parts)

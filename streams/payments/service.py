@@ -1,11 +1,16 @@
 """What an outcome means for a payment, and when to ask again. Plain functions on plain values."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from schemas.errors import Rejected
+from schemas.money import Money
 from schemas.payments import (
     Actionable,
     Cancelled,
     Declined,
+    Mismatched,
     NotSubmitted,
     Outcome,
     PaymentState,
@@ -15,55 +20,130 @@ from schemas.payments import (
     Unknown,
 )
 
-# While a worker is at it, the janitor keeps away for this long: longer than any call may take.
+# While a worker is at it, everybody else keeps away for this long: longer than any call may take.
 LEASE = timedelta(seconds=45)
+CALL_S = 30.0
+
+# What no worker has taken up by then is the janitor's.
+TAKE_UP_WITHIN = timedelta(seconds=10)
 
 # When to ask about what is not known: after the first call, then ever more rarely; the last pause repeats for a week.
-ASK_AGAIN_AFTER = (
-    timedelta(seconds=5),
-    timedelta(seconds=30),
-    timedelta(minutes=5),
-    timedelta(hours=1),
-    timedelta(hours=6),
-    timedelta(days=1),
-)
+ASK_AGAIN_AFTER_S = (5.0, 30.0, 300.0, 3600.0, 21_600.0, 86_400.0)
 GIVE_UP_AFTER = timedelta(days=7)
 
-
-# A payer who has to confirm at the bank does it now or not at all.
-CONFIRM_WITHIN = timedelta(minutes=10)
-ASK_FOR_CONFIRMATION_EVERY = timedelta(seconds=4)
+# A request of ours that the provider did not know after this long will not arrive any more.
+ARRIVES_WITHIN = timedelta(minutes=2)
 
 
-def ask_again_at(asked: int, opened_at: datetime, now: datetime, *, confirming: bool = False) -> datetime | None:
+def ask_again_at(
+    outcome: Outcome, asked: int, begun_at: datetime, now: datetime, *, schedule: Sequence[float], ask_every: timedelta
+) -> datetime | None:
     """When the provider is asked next, or None when a person has to look: it stays unknown, which is the truth."""
-    if confirming:
-        return now + ASK_FOR_CONFIRMATION_EVERY
-    if now - opened_at > GIVE_UP_AFTER:
+    if isinstance(outcome, Mismatched):
         return None
-    return now + ASK_AGAIN_AFTER[min(asked, len(ASK_AGAIN_AFTER) - 1)]
+    if isinstance(outcome, Actionable):
+        return now + ask_every
+    if now - begun_at > GIVE_UP_AFTER:
+        return None
+    return now + timedelta(seconds=schedule[min(asked, len(schedule) - 1)])
 
 
-def move(outcome: Outcome) -> tuple[PaymentState | None, str | None]:
-    """The state an outcome leads to and its reason; None where the payment stays as it is, because nothing new is known."""
+@dataclass(frozen=True)
+class Change:
+    """What becomes of a payment. `state` None: it stays as it is, because nothing new is known. `failed`: the command came to
+    nothing, and the payment is as it was."""
+
+    state: PaymentState | None = None
+    reason: str | None = None
+    captured: Money | None = None
+    refunded: Money | None = None
+    failed: bool = False
+
+
+def change(kind: str, outcome: Outcome, state: PaymentState, captured: Money, refunded: Money) -> Change:
+    """What an outcome of a command of this kind makes of a payment that is in `state`."""
+    if kind == "authorise":
+        return _authorised(outcome, state)
+    match kind, outcome:
+        case _, Pending() | NotSubmitted() | Unknown() | Actionable() | Mismatched():
+            return Change()
+        case "capture", Succeeded(total=taken):
+            return Change(PaymentState.CAPTURED, captured=taken)
+        case "capture" | "cancel", Cancelled(reason=reason):
+            return Change(PaymentState.CANCELLED, reason)
+        case "refund", Succeeded(total=given_back):
+            total = refunded + given_back
+            end = PaymentState.REFUNDED if total == captured else PaymentState.PARTIALLY_REFUNDED
+            return Change(end, refunded=total)
+        case _, Declined(code=code) | RefusedByProvider(code=code):
+            return Change(reason=code, failed=True)
+        case _:
+            return Change(reason=outcome.kind, failed=True)
+
+
+def _authorised(outcome: Outcome, state: PaymentState) -> Change:
     match outcome:
+        case Succeeded(captured=True, total=taken):
+            return Change(PaymentState.CAPTURED, captured=taken)
         case Succeeded():
-            return (PaymentState.CAPTURED if outcome.captured else PaymentState.AUTHORISED), None
-        case Declined():
-            return PaymentState.DECLINED, outcome.code
-        case RefusedByProvider():
-            return PaymentState.FAILED, outcome.code
-        case Cancelled():
-            state = PaymentState.EXPIRED if outcome.reason == "not_confirmed_in_time" else PaymentState.CANCELLED
-            return state, outcome.reason
+            return Change(PaymentState.AUTHORISED)
+        case Declined(code=code):
+            return Change(PaymentState.DECLINED, code)
+        case RefusedByProvider(code=code):
+            return Change(PaymentState.FAILED, code)
+        case Cancelled(reason="not_confirmed_in_time") if state is PaymentState.ACTION_REQUIRED:
+            return Change(PaymentState.EXPIRED, outcome.reason)  # only who was asked to act can have let it expire
+        case Cancelled(reason=reason):
+            return Change(PaymentState.CANCELLED, reason)
         case Actionable():
-            return PaymentState.ACTION_REQUIRED, None
-        case Unknown():
-            return PaymentState.UNKNOWN, outcome.reason
+            return Change(PaymentState.ACTION_REQUIRED)
+        case Unknown() | Mismatched():
+            return Change(PaymentState.UNKNOWN, outcome.reason)
         case Pending() | NotSubmitted():
-            return None, None
+            return Change()
 
 
 def is_final(outcome: Outcome) -> bool:
     """Whether the attempt ends with it."""
     return isinstance(outcome, Succeeded | Declined | RefusedByProvider | Cancelled)
+
+
+def must_be_possible(
+    kind: str, amount: Money | None, state: PaymentState, total: Money, captured: Money, refunded: Money
+) -> Money | None:
+    """The amount of a command that may begin now: all there is, where none is named. Raises Rejected("payment-state") or
+    Rejected("amount-too-large")."""
+    allowed, most = {
+        "capture": ({PaymentState.AUTHORISED}, total),
+        "cancel": ({PaymentState.AUTHORISED, PaymentState.APPROVED}, None),
+        "refund": ({PaymentState.CAPTURED, PaymentState.PARTIALLY_REFUNDED}, captured - refunded),
+    }[kind]
+    if state not in allowed:
+        raise Rejected("payment-state", f"a payment that is {state} has nothing to {kind}")
+    if most is None:
+        return None
+    if amount is None:
+        return most
+    if amount.currency != most.currency:
+        raise Rejected("request-invalid", f"the payment is in {most.currency}")
+    if most < amount:
+        raise Rejected("amount-too-large", f"{most} is all there is to {kind}")
+    return amount
+
+
+def contradiction(kind: str, amount: Money | None, total: Money, captured: Money, state: PaymentState) -> str | None:
+    """What a verified notification says that cannot be, or None. A payment's amount is the whole, or what was captured of it; a
+    refund's (or all refunds' together) is at most that."""
+    if amount is None:
+        return None
+    if kind == "payment":
+        if amount not in (total, captured):
+            return f"the provider's notification says {amount} instead of {total}"
+        if state in _ENDED_WITHOUT_MONEY:
+            return f"the provider's notification says that {amount} was paid, after it had ended as {state}"
+    elif amount.currency != total.currency or total < amount:
+        return f"the provider's notification says {amount} was given back of {total}"
+    return None
+
+
+_ENDED_WITHOUT_MONEY = {PaymentState.DECLINED, PaymentState.FAILED, PaymentState.CANCELLED, PaymentState.EXPIRED}

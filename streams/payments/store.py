@@ -2,21 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, and_, func, insert, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.digests import canonical_json, sha256_hex
-from schemas.ids import AttemptId, JourneyId, MerchantId, OrderId, PaymentId, ProposalId
+from schemas.ids import AccountId, AttemptId, JourneyId, MerchantId, OrderId, PaymentId, ProposalId
 from schemas.money import Money
-from schemas.payments import Authorise, CartLine, Outcome, PaymentState, ProposalTerms
-from schemas.tables import attempts, devices, payments, proposals
+from schemas.payments import CartLine, Outcome, PaymentState, ProposalTerms, ProviderEvent
+from schemas.tables import attempts, devices, payments, proposals, provider_accounts, provider_notifications
+from streams.payments import accounts
+from streams.payments.accounts import Account
 
 
 @dataclass(frozen=True)
 class StoredPayment:
+    """`account` is None only for payments older than accounts are."""
+
     id: PaymentId
     proposal_id: ProposalId
     order_id: OrderId
@@ -24,9 +29,14 @@ class StoredPayment:
     device_id: str
     merchant_id: MerchantId
     total: Money
+    captured: Money
+    refunded: Money
     state: PaymentState
+    capture: bool
+    frozen: bool
     provider: str
     provider_reference: str | None
+    account: Account | None
     locale: str
     submit_by: datetime
     payee: str
@@ -36,16 +46,23 @@ class StoredPayment:
 
 @dataclass(frozen=True)
 class StoredAttempt:
+    """`begun_at` is None while it waits for a worker, `next_ask_at` while nobody is to ask about it."""
+
     id: AttemptId
+    kind: str
+    amount: Money | None
     reference: str | None
+    outcome: str | None
     asked: int
-    next_ask_at: datetime
+    next_ask_at: datetime | None
+    begun_at: datetime | None
     created_at: datetime
     trace: str | None
 
 
-def _payment(row: Row[Any]) -> StoredPayment:
+def _payment(row: Any) -> StoredPayment:
     terms = ProposalTerms.model_validate(row.terms, strict=False)
+    currency = row.total_currency
     return StoredPayment(
         id=PaymentId(row.id),
         proposal_id=ProposalId(row.proposal_id),
@@ -53,10 +70,15 @@ def _payment(row: Row[Any]) -> StoredPayment:
         journey_id=JourneyId(row.journey_id),
         device_id=row.device_id,
         merchant_id=MerchantId(row.merchant_id),
-        total=Money.of(row.total_minor, row.total_currency),
+        total=Money.of(row.total_minor, currency),
+        captured=Money.of(row.captured_minor, currency),
+        refunded=Money.of(row.refunded_minor, currency),
         state=PaymentState(row.state),
+        capture=row.capture,
+        frozen=row.frozen_at is not None,
         provider=row.provider,
         provider_reference=row.provider_reference,
+        account=accounts.of_row(row, "account_") if row.account_id else None,
         locale=row.locale,
         submit_by=row.submit_by,
         payee=terms.payee,
@@ -66,10 +88,12 @@ def _payment(row: Row[Any]) -> StoredPayment:
 
 
 async def lock_payment(connection: AsyncConnection, payment_id: PaymentId) -> StoredPayment | None:
+    own = [column for column in payments.c if column.name != "account_id"]
     query = (
-        select(payments, proposals.c.terms, devices.c.payer_sealed)
+        select(*own, proposals.c.terms, devices.c.payer_sealed, *accounts.columns("account_"))
         .join(proposals, proposals.c.id == payments.c.proposal_id)
         .join(devices, devices.c.id == payments.c.device_id)
+        .outerjoin(provider_accounts, provider_accounts.c.id == payments.c.account_id)
         .where(payments.c.id == payment_id)
         .with_for_update(of=payments)
     )
@@ -85,12 +109,29 @@ async def set_state(
     reason: str | None,
     reference: str | None,
     now: datetime,
+    captured: Money | None = None,
+    refunded: Money | None = None,
 ) -> None:
-    """The database refuses a move that is not allowed."""
+    """The database refuses a move that is not allowed. `captured` and `refunded` are all that was taken and given back so far,
+    where that changes."""
     values: dict[str, object] = {"state": state, "state_reason": reason, "updated_at": now}
     if reference is not None:
         values["provider_reference"] = reference
+    if captured is not None:
+        values["captured_minor"] = captured.minor
+    if refunded is not None:
+        values["refunded_minor"] = refunded.minor
     await connection.execute(update(payments).where(payments.c.id == payment_id).values(values))
+
+
+async def freeze(connection: AsyncConnection, payment_id: PaymentId, reason: str) -> None:
+    """The first reason stays."""
+    statement = update(payments).where(payments.c.id == payment_id, payments.c.frozen_at.is_(None))
+    await connection.execute(statement.values(frozen_at=func.now(), frozen_reason=reason[:500]))
+
+
+async def thaw(connection: AsyncConnection, payment_id: PaymentId) -> None:
+    await connection.execute(update(payments).where(payments.c.id == payment_id).values(frozen_at=None, frozen_reason=None))
 
 
 # Attempts.
@@ -99,36 +140,87 @@ async def set_state(
 def _attempt(row: Row[Any]) -> StoredAttempt:
     return StoredAttempt(
         id=AttemptId(row.id),
+        kind=row.kind,
+        amount=Money.of(row.amount_minor, row.total_currency) if row.amount_minor is not None else None,
         reference=row.reference,
+        outcome=row.outcome,
         asked=row.asked,
-        next_ask_at=row.next_ask_at or datetime.max.replace(tzinfo=UTC),
+        next_ask_at=row.next_ask_at,
+        begun_at=row.begun_at,
         created_at=row.created_at,
         trace=row.trace,
     )
 
 
-async def open_attempt(connection: AsyncConnection, command: Authorise, lease_until: datetime, trace: str | None) -> None:
-    request = command.model_dump(mode="json", exclude={"payer", "reference"})
+async def add_attempt(
+    connection: AsyncConnection,
+    payment: StoredPayment,
+    kind: str,
+    *,
+    amount: Money | None = None,
+    reference: str | None,
+    requested_by: str,
+    now: datetime,
+    take_up_by: datetime,
+    trace: str | None,
+) -> StoredAttempt:
+    """A command that waits for a worker; from `take_up_by` on the janitor looks after it. The database refuses a second one while
+    one is running (uq_attempts_running)."""
+    attempt_id = AttemptId.new()
+    request = {
+        "payment_id": payment.id,
+        "kind": kind,
+        "minor": amount.minor if amount else None,
+        "total": payment.total.model_dump(),
+        "order_id": payment.order_id,
+    }
     await connection.execute(
         insert(attempts).values(
-            id=command.attempt_id,
-            payment_id=command.payment_id,
-            kind=command.kind,
+            id=attempt_id,
+            payment_id=payment.id,
+            kind=kind,
+            amount_minor=amount.minor if amount else None,
+            requested_by=requested_by,
             request_digest=sha256_hex(canonical_json(request)),
-            next_ask_at=lease_until,
+            reference=reference,
+            next_ask_at=take_up_by,
             trace=trace,
+            created_at=now,
         )
     )
+    return StoredAttempt(attempt_id, kind, amount, reference, None, 0, take_up_by, None, now, trace)
 
 
 async def running_attempt(connection: AsyncConnection, payment_id: PaymentId) -> StoredAttempt | None:
-    query = select(attempts).where(attempts.c.payment_id == payment_id, attempts.c.ended_at.is_(None))
+    query = (
+        select(attempts, payments.c.total_currency)
+        .join(payments, payments.c.id == attempts.c.payment_id)
+        .where(attempts.c.payment_id == payment_id, attempts.c.ended_at.is_(None))
+    )
     row = (await connection.execute(query)).one_or_none()
     return _attempt(row) if row else None
 
 
-async def lease_attempt(connection: AsyncConnection, attempt_id: AttemptId, until: datetime) -> None:
-    await connection.execute(update(attempts).where(attempts.c.id == attempt_id).values(next_ask_at=until))
+async def lease_attempt(
+    connection: AsyncConnection, attempt: StoredAttempt, worker: str, now: datetime, until: datetime, reference: str | None
+) -> None:
+    """It is `worker`'s until then. The first lease is its beginning."""
+    values = {
+        "next_ask_at": until,
+        "leased_by": worker,
+        "begun_at": attempt.begun_at or now,
+        "reference": attempt.reference or reference,
+    }
+    await connection.execute(update(attempts).where(attempts.c.id == attempt.id).values(values))
+
+
+async def take_back(connection: AsyncConnection, worker: str) -> int:
+    """What a worker of this name left behind when it died is due at once; returns how many. To be called before it works."""
+    mine = and_(attempts.c.leased_by == worker, attempts.c.ended_at.is_(None), attempts.c.next_ask_at > func.now())
+    taken = await connection.execute(
+        update(attempts).where(mine).values(next_ask_at=func.now(), leased_by=None).returning(attempts.c.id)
+    )
+    return len(taken.all())
 
 
 async def remember_reference(connection: AsyncConnection, attempt_id: AttemptId, reference: str) -> str:
@@ -145,11 +237,13 @@ async def remember_reference(connection: AsyncConnection, attempt_id: AttemptId,
 async def record_outcome(
     connection: AsyncConnection, attempt_id: AttemptId, outcome: Outcome, *, final: bool, ask_at: datetime | None, now: datetime
 ) -> None:
+    """The lease ends with it. With `ask_at` None nobody asks any more."""
     values: dict[str, object] = {
         "outcome": outcome.kind,
         "detail": outcome.model_dump(mode="json", exclude={"url"}),
         "asked": attempts.c.asked + 1,
         "next_ask_at": None if final else ask_at,
+        "leased_by": None,
     }
     if outcome.reference is not None:
         values["reference"] = outcome.reference
@@ -167,32 +261,163 @@ class Due:
     trace: str | None
 
 
-async def stranded_payments(connection: AsyncConnection, since: datetime, limit: int) -> Sequence[tuple[PaymentId, JourneyId]]:
+async def due_payments(connection: AsyncConnection, now: datetime, limit: int, *, busy: Sequence[str] = ()) -> Sequence[Due]:
+    """Those whose time has come, but for the providers that are `busy`: what waits for one that hangs keeps no other waiting."""
+    query = (
+        select(attempts.c.payment_id, attempts.c.trace, payments.c.journey_id)
+        .join(payments, payments.c.id == attempts.c.payment_id)
+        .where(attempts.c.next_ask_at <= now, payments.c.frozen_at.is_(None), payments.c.provider.not_in(busy))
+        .order_by(attempts.c.next_ask_at)
+        .limit(limit)
+    )
+    return [Due(PaymentId(row.payment_id), JourneyId(row.journey_id), row.trace) for row in await connection.execute(query)]
+
+
+async def stranded_payments(connection: AsyncConnection, since: datetime, limit: int) -> Sequence[Due]:
     """Approved payments that no worker has begun in time, whatever became of their command."""
     query = (
         select(payments.c.id, payments.c.journey_id)
-        .where(payments.c.state == PaymentState.APPROVED, payments.c.updated_at <= since)
+        .where(payments.c.state == PaymentState.APPROVED, payments.c.updated_at <= since, payments.c.frozen_at.is_(None))
         .order_by(payments.c.updated_at)
         .limit(limit)
     )
-    return [(PaymentId(row.id), JourneyId(row.journey_id)) for row in await connection.execute(query)]
+    return [Due(PaymentId(row.id), JourneyId(row.journey_id), None) for row in await connection.execute(query)]
 
 
 async def put_off(connection: AsyncConnection, payment_id: PaymentId, until: datetime) -> None:
     """Nobody looks after it again before then."""
     await connection.execute(
-        update(attempts).where(attempts.c.payment_id == payment_id, attempts.c.next_ask_at.is_not(None)).values(next_ask_at=until)
+        update(attempts)
+        .where(attempts.c.payment_id == payment_id, attempts.c.next_ask_at.is_not(None))
+        .values(next_ask_at=until, leased_by=None)
     )
     touched = update(payments).where(payments.c.id == payment_id, payments.c.state == PaymentState.APPROVED)
     await connection.execute(touched.values(updated_at=func.now()))
 
 
-async def due_payments(connection: AsyncConnection, now: datetime, limit: int) -> Sequence[Due]:
+async def ask_at_once(connection: AsyncConnection, payment_id: PaymentId) -> bool:
+    """The janitor asks about what is not known of this payment in its next round. False where all is known, or it is asked."""
+    waiting = and_(
+        attempts.c.payment_id == payment_id,
+        attempts.c.next_ask_at > func.now(),
+        attempts.c.begun_at.is_not(None),
+        attempts.c.leased_by.is_(None),
+    )
+    touched = await connection.execute(update(attempts).where(waiting).values(next_ask_at=func.now()).returning(attempts.c.id))
+    return touched.one_or_none() is not None
+
+
+@dataclass(frozen=True)
+class Unclear:
+    """What a person may want to look at. `attempt` is its running command, if any; `next_ask_at` None: nobody asks any more."""
+
+    payment_id: PaymentId
+    merchant_id: MerchantId
+    state: str
+    total: Money
+    provider: str
+    reference: str | None
+    frozen_reason: str | None
+    attempt: str | None
+    outcome: str | None
+    reason: str | None
+    asked: int
+    since: datetime
+    next_ask_at: datetime | None
+
+
+async def unclear_payments(connection: AsyncConnection, older_than: timedelta, limit: int) -> Sequence[Unclear]:
+    """Frozen payments, those with a command that has been running longer than that, and those approved that nobody could begin;
+    longest first."""
+    not_begun = and_(payments.c.state == PaymentState.APPROVED, payments.c.created_at < func.now() - older_than)
     query = (
-        select(attempts.c.payment_id, attempts.c.trace, payments.c.journey_id)
-        .join(payments, payments.c.id == attempts.c.payment_id)
-        .where(attempts.c.next_ask_at <= now)
-        .order_by(attempts.c.next_ask_at)
+        select(payments, attempts.c.kind, attempts.c.outcome, attempts.c.detail, attempts.c.asked)
+        .add_columns(attempts.c.next_ask_at, attempts.c.begun_at, attempts.c.reference.label("attempt_reference"))
+        .outerjoin(attempts, and_(attempts.c.payment_id == payments.c.id, attempts.c.ended_at.is_(None)))
+        .where(or_(payments.c.frozen_at.is_not(None), attempts.c.created_at < func.now() - older_than, not_begun))
+        .order_by(payments.c.updated_at)
         .limit(limit)
     )
-    return [Due(PaymentId(row.payment_id), JourneyId(row.journey_id), row.trace) for row in await connection.execute(query)]
+    return [
+        Unclear(
+            payment_id=PaymentId(row.id),
+            merchant_id=MerchantId(row.merchant_id),
+            state=row.state,
+            total=Money.of(row.total_minor, row.total_currency),
+            provider=row.provider,
+            reference=row.attempt_reference or row.provider_reference,
+            frozen_reason=row.frozen_reason,
+            attempt=row.kind,
+            outcome=row.outcome,
+            reason=(row.detail or {}).get("reason"),
+            asked=row.asked or 0,
+            since=row.begun_at or row.frozen_at or row.created_at,
+            next_ask_at=row.next_ask_at,
+        )
+        for row in await connection.execute(query)
+    ]
+
+
+# Notifications.
+
+
+async def payment_of_reference(connection: AsyncConnection, account_id: AccountId, reference: str) -> PaymentId | None:
+    """The payment of this account that the provider knows by this reference: on record before any money moves."""
+    found = (
+        select(attempts.c.payment_id)
+        .join(payments, payments.c.id == attempts.c.payment_id)
+        .where(attempts.c.reference == reference, payments.c.account_id == account_id)
+        .limit(1)
+    )
+    payment_id = (await connection.execute(found)).scalar_one_or_none()
+    return PaymentId(payment_id) if payment_id else None
+
+
+async def journey_of(connection: AsyncConnection, payment_id: PaymentId) -> JourneyId:
+    query = select(payments.c.journey_id).where(payments.c.id == payment_id)
+    return JourneyId((await connection.execute(query)).scalar_one())
+
+
+@dataclass(frozen=True)
+class Notification:
+    kind: str
+    reference: str
+    amount: Money | None
+    state: str
+
+
+async def find_notification(connection: AsyncConnection, account_id: AccountId, event_id: str) -> Notification | None:
+    columns = provider_notifications.c
+    query = select(provider_notifications).where(columns.account_id == account_id, columns.event_id == event_id)
+    row = (await connection.execute(query.with_for_update())).one_or_none()
+    if row is None:
+        return None
+    amount = Money.of(row.amount_minor, row.amount_currency) if row.amount_minor is not None else None
+    return Notification(row.kind, row.reference, amount, row.state)
+
+
+async def add_notification(
+    connection: AsyncConnection, account_id: AccountId, event: ProviderEvent, payment_id: PaymentId | None
+) -> bool:
+    """Put it on record. False where it was before: then the repetition is counted, and nothing else changes."""
+    statement = upsert(provider_notifications).values(
+        account_id=account_id,
+        event_id=event.event_id,
+        kind=event.kind,
+        reference=event.reference,
+        payment_id=payment_id,
+        amount_minor=event.amount.minor if event.amount else None,
+        amount_currency=event.amount.currency if event.amount else None,
+        state="new" if payment_id else "unmatched",
+        occurred_at=event.occurred_at,
+    )
+    repeated = statement.on_conflict_do_update(
+        index_elements=["account_id", "event_id"], set_={"repeated": provider_notifications.c.repeated + 1}
+    ).returning(provider_notifications.c.repeated)
+    return int((await connection.execute(repeated)).scalar_one()) == 0
+
+
+async def end_notification(connection: AsyncConnection, account_id: AccountId, event_id: str, now: datetime) -> None:
+    columns = provider_notifications.c
+    where = and_(columns.account_id == account_id, columns.event_id == event_id)
+    await connection.execute(update(provider_notifications).where(where).values(state="processed", processed_at=now))

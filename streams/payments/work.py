@@ -1,26 +1,32 @@
-"""Taking a payment through an attempt: open, call, settle. The worker and the janitor do the same, so that whoever takes up
-what another left behind does it no differently.
+"""Taking a payment's command through its attempt: open, call, settle. The worker, the janitor and the operator do the same, so
+that whoever takes up what another left behind does it no differently.
 
-Why nothing is paid twice: the provider's reference is committed before any money can move (docs/adr/0005), whoever resumes
-an attempt asks about that reference first, and submits only what the provider says was never submitted, under the same key.
+Why nothing is paid twice: the provider's reference is committed before any money can move (docs/adr/0005); whoever resumes an
+attempt asks about that reference first, and submits only what the provider says was never submitted, under the same key, and only
+while the provider surely remembers keys. One attempt at a time runs on a payment, and is one worker's until its lease ends.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from connectors.ports import PaymentConnector
 from schemas.errors import Misconfigured, Retryable
 from schemas.events import Event, new_event
-from schemas.ids import AttemptId, PaymentId
+from schemas.ids import PaymentId
 from schemas.payments import (
     Actionable,
     Authorise,
     Cancel,
     Cancelled,
+    Capture,
+    Command,
+    CommandResult,
     Declined,
+    Mismatched,
     NotSubmitted,
     Opened,
     Outcome,
@@ -29,6 +35,8 @@ from schemas.payments import (
     PaymentState,
     PaymentUpdated,
     Pending,
+    Refund,
+    RefusedByProvider,
     Succeeded,
     Unknown,
 )
@@ -38,182 +46,399 @@ from streams.core.outbox import Transaction
 from streams.core.sealing import Sealer
 from streams.core.telemetry import metrics, names, tracing
 from streams.payments import service, store
+from streams.payments.accounts import Account
+from streams.payments.denied import DeniedParties
+from streams.payments.service import Change
 from streams.payments.store import StoredAttempt, StoredPayment
 
+log = logging.getLogger(__name__)
+
 _SOURCE = "/payments"
-_SUBMITTABLE = {PaymentState.APPROVED, PaymentState.SUBMITTING, PaymentState.UNKNOWN, PaymentState.ACTION_REQUIRED}
+_GivenUp = Literal["too_late", "not_confirmed_in_time", "denied_party"]
+
+
+class Connectors(Protocol):
+    def connector(self, account: Account) -> PaymentConnector:
+        """The merchant's connector. Raises Misconfigured where its credentials cannot be used."""
+        ...
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done. `resumed`: somebody began it before, and may have got anywhere. `opened_at`: when that was."""
+    """What is to be done. `resumed`: somebody began it before, and may have got anywhere. `only_ask`: nothing is submitted,
+    whatever the answer. `by_operator`: a person looks at a frozen payment. `cause`: the event it is for."""
 
     payment: StoredPayment
-    attempt_id: AttemptId
-    command: Authorise
-    opened_at: datetime
+    attempt: StoredAttempt
+    command: Command
+    connector: PaymentConnector
+    begun_at: datetime
     resumed: bool
+    only_ask: bool = False
+    by_operator: bool = False
+    cause: Event | None = None
 
     @property
     def is_late(self) -> bool:
         """The wearer's yes is too old for money to begin to move now."""
-        return datetime.now(UTC) > self.payment.submit_by
+        return isinstance(self.command, Authorise) and datetime.now(UTC) > self.payment.submit_by
+
+    @property
+    def may_submit_again(self) -> bool:
+        """Whether the provider still knows the key, if it ever saw it."""
+        return datetime.now(UTC) - self.begun_at < self.connector.capabilities.key_memory
 
 
 class PaymentWork:
-    def __init__(self, database: Database, connectors: Mapping[str, PaymentConnector], sealer: Sealer) -> None:
+    """`worker` names who holds the leases."""
+
+    def __init__(
+        self,
+        database: Database,
+        connectors: Connectors,
+        sealer: Sealer,
+        *,
+        worker: str = "worker",
+        denied: DeniedParties | None = None,
+        schedule: Sequence[float] = service.ASK_AGAIN_AFTER_S,
+    ) -> None:
         self._database = database
         self._connectors = connectors
         self._sealer = sealer
+        self.worker = worker
+        self._denied = denied or DeniedParties(None)
+        self._schedule = schedule
 
-    async def open(self, payment_id: PaymentId, unit: Transaction, *, only_if_due: bool = False) -> Plan | None:
-        """Put the attempt on record, or take up the one that is running. None: there is nothing left to do, or (where asked)
-        somebody else is at it."""
+    async def open(
+        self,
+        payment_id: PaymentId,
+        unit: Transaction,
+        *,
+        only_if_due: bool = False,
+        only_ask: bool = False,
+        by_operator: bool = False,
+        cause: Event | None = None,
+    ) -> Plan | None:
+        """Put the attempt on record, or take up the one that is running. None: there is nothing to do now, or somebody else is at
+        it. `only_if_due`: nor is what the worker may still take up. `only_ask` waits for no lease, for asking harms nobody."""
         payment = await store.lock_payment(unit.connection, payment_id)
-        if payment is None or payment.state not in _SUBMITTABLE:
+        if payment is None or (payment.frozen and not by_operator):
             return None
         now = datetime.now(UTC)
-        if running := await store.running_attempt(unit.connection, payment.id):
-            if only_if_due and running.next_ask_at > now:
+        attempt = await store.running_attempt(unit.connection, payment.id)
+        if attempt is None:
+            if payment.state is not PaymentState.APPROVED or only_ask:
                 return None
-            await store.lease_attempt(unit.connection, running.id, now + service.LEASE)
-            return Plan(payment, running.id, self._command(payment, running), running.created_at, resumed=True)
-        if payment.state is not PaymentState.APPROVED:
+            attempt = await self._begin(payment, unit, now)
+        elif only_ask:
+            if attempt.begun_at is None:
+                return None
+        elif (only_if_due or attempt.begun_at is not None) and (attempt.next_ask_at is None or attempt.next_ask_at > now):
             return None
-        command = self._command(payment, None)
-        await store.open_attempt(unit.connection, command, now + service.LEASE, tracing.current_traceparent())
-        await store.set_state(unit.connection, payment.id, PaymentState.SUBMITTING, reason=None, reference=None, now=now)
-        return Plan(payment, command.attempt_id, command, now, resumed=False)
+        connector = self._connector(payment)
+        own = str(attempt.id) if connector.capabilities.reference_is_key else None
+        reference = attempt.reference or own
+        if only_ask and reference is None:
+            return None  # the provider has never heard of it: there is nothing to ask about
+        if not only_ask:
+            await store.lease_attempt(unit.connection, attempt, self.worker, now, now + service.LEASE, own)
+        return Plan(
+            payment=payment,
+            attempt=attempt,
+            command=self._command(payment, attempt, reference),
+            connector=connector,
+            begun_at=attempt.begun_at or now,
+            resumed=attempt.begun_at is not None,
+            only_ask=only_ask,
+            by_operator=by_operator,
+            cause=cause,
+        )
 
-    def _command(self, payment: StoredPayment, attempt: StoredAttempt | None) -> Authorise:
+    async def _begin(self, payment: StoredPayment, unit: Transaction, now: datetime) -> StoredAttempt:
+        attempt = await store.add_attempt(
+            unit.connection,
+            payment,
+            "authorise",
+            reference=None,
+            requested_by="wearer",
+            now=now,
+            take_up_by=now,
+            trace=tracing.current_traceparent(),
+        )
+        await store.set_state(unit.connection, payment.id, PaymentState.SUBMITTING, reason=None, reference=None, now=now)
+        return attempt
+
+    def _connector(self, payment: StoredPayment) -> PaymentConnector:
+        if payment.account is None:
+            raise Misconfigured(f"{payment.id} has no account that takes its money: `augenblick connectors add`.")
+        return self._connectors.connector(payment.account)
+
+    def _command(self, payment: StoredPayment, attempt: StoredAttempt, reference: str | None) -> Command:
+        common: dict[str, Any] = {
+            "payment_id": payment.id,
+            "attempt_id": attempt.id,
+            "journey_id": payment.journey_id,
+            "total": payment.total,
+        }
+        if attempt.kind == "authorise":
+            return Authorise(
+                **common,
+                order_id=payment.order_id,
+                payee=payment.payee,
+                description=f"{payment.payee} {payment.order_id}"[:200],
+                payer=self._payer(payment),
+                capture=payment.capture,
+                reference=reference,
+            )
+        common["reference"] = payment.provider_reference
+        match attempt.kind:
+            case "capture":
+                return Capture.model_validate({**common, "amount": attempt.amount})
+            case "refund":
+                return Refund.model_validate({**common, "amount": attempt.amount})
+            case _:
+                return Cancel(**common)
+
+    def _payer(self, payment: StoredPayment) -> Payer:
         if payment.payer_sealed is None:
             raise Misconfigured(f"{payment.device_id} has no means of payment any more.")
-        payer = Payer.model_validate(json.loads(self._sealer.open(payment.payer_sealed, f"payer:{payment.device_id}")))
-        return Authorise(
-            payment_id=payment.id,
-            attempt_id=attempt.id if attempt else AttemptId.new(),
-            journey_id=payment.journey_id,
-            order_id=payment.order_id,
-            total=payment.total,
-            payee=payment.payee,
-            description=f"{payment.payee} {payment.order_id}"[:200],
-            payer=payer,
-            reference=attempt.reference if attempt else None,
-        )
+        return Payer.model_validate(json.loads(self._sealer.open(payment.payer_sealed, f"payer:{payment.device_id}")))
 
     async def call(self, plan: Plan) -> Outcome:
         """Talk to the provider. No transaction is held meanwhile, but for committing the reference."""
-        connector = self._connectors[plan.payment.provider]
-        with tracing.span(f"authorise {connector.name}", attributes={names.PROVIDER: connector.name}) as span:
-            outcome = await self._call(connector, plan)
+        kind = plan.command.kind
+        attributes: dict[str, tracing.Attribute] = {names.PROVIDER: plan.connector.name}
+        with tracing.span(f"{kind} {plan.connector.name}", attributes=attributes) as span:
+            outcome = await self._call(plan)
             tracing.annotate(span, {names.OUTCOME: outcome.kind, names.PAYMENT: plan.payment.id})
             return outcome
 
-    async def _call(self, connector: PaymentConnector, plan: Plan) -> Outcome:
-        command, resumed = plan.command, plan.resumed
-        if command.reference is None:
+    async def _call(self, plan: Plan) -> Outcome:
+        command, connector, resumed = plan.command, plan.connector, plan.resumed
+        if isinstance(command, Authorise) and (command.reference is None or not resumed):
+            # Nothing can have been submitted yet.
+            if self._denies(plan):
+                return Cancelled(reference=None, reason="denied_party")
             if plan.is_late:
                 return Cancelled(reference=None, reason="too_late")
             try:
-                opened = await connector.open(command, plan.attempt_id)
+                opened = await connector.open(command, plan.attempt.id)
             except Retryable:
                 return Pending(reference=None)  # nothing moved; the janitor tries again
             if not isinstance(opened, Opened):
                 return opened
-            async with self._database.transaction() as connection:
-                reference = await store.remember_reference(connection, command.attempt_id, opened.reference)
+            reference = opened.reference
+            if command.reference is None:
+                async with self._database.transaction() as connection:
+                    reference = await store.remember_reference(connection, plan.attempt.id, opened.reference)
             command = command.model_copy(update={"reference": reference})
             # A worker that was believed dead may have opened it as well. What it put on record counts; ours is never submitted.
             resumed = reference != opened.reference
         assert command.reference is not None
         if resumed:
             found = await connector.fetch(command.reference, command)
-            if isinstance(found, Actionable) and datetime.now(UTC) > plan.opened_at + service.CONFIRM_WITHIN:
-                return await self._give_up(connector, command, "not_confirmed_in_time")
-            if not isinstance(found, NotSubmitted):
+            if isinstance(found, Actionable) and (datetime.now(UTC) - plan.begun_at).total_seconds() > found.within_s:
+                return found if plan.only_ask else await self._give_up(plan, command, "not_confirmed_in_time")
+            if not isinstance(found, NotSubmitted) or plan.only_ask:
                 return found
-        if plan.is_late:
-            return await self._give_up(connector, command, "too_late")
-        return await connector.submit(command, plan.attempt_id)
+            if isinstance(command, Authorise) and self._denies(plan):
+                return await self._give_up(plan, command, "denied_party")
+            if plan.is_late:
+                return await self._give_up(plan, command, "too_late")
+            if not plan.may_submit_again:
+                return RefusedByProvider(reference=command.reference, code="never_submitted", message="it never arrived")
+        return await connector.submit(command, plan.attempt.id)
 
-    async def _give_up(
-        self, connector: PaymentConnector, command: Authorise, reason: Literal["too_late", "not_confirmed_in_time"]
-    ) -> Outcome:
+    def _denies(self, plan: Plan) -> bool:
+        payment = plan.payment
+        return self._denied.includes(payment.payee, payment.merchant_id, payment.device_id)
+
+    async def _give_up(self, plan: Plan, command: Command, reason: _GivenUp) -> Outcome:
         """Cancel at the provider what must not be paid any more. If it was paid meanwhile, that is what is returned."""
         assert command.reference is not None
         cancel = Cancel(
             payment_id=command.payment_id,
             attempt_id=command.attempt_id,
             journey_id=command.journey_id,
+            total=command.total,
             reference=command.reference,
         )
-        outcome = await connector.submit(cancel, f"{command.attempt_id}-cancel")
+        outcome = await plan.connector.submit(cancel, f"{command.attempt_id}-cancel")
         match outcome:
             case Cancelled():
                 return outcome.model_copy(update={"reason": reason})
-            case Succeeded() | Declined():
+            case NotSubmitted() if datetime.now(UTC) - plan.begun_at > service.ARRIVES_WITHIN:
+                return Cancelled(reference=command.reference, reason=reason)  # and what never arrived cannot arrive any more
+            case Declined() | Mismatched():
                 return outcome
-            case _:
-                return Unknown(reference=command.reference, reason=f"it could not be cancelled: {outcome.kind}")
+            case RefusedByProvider():
+                # It may have been paid in this moment, and then cannot be cancelled.
+                found = await plan.connector.fetch(command.reference, command)
+                if isinstance(found, Succeeded | Declined | Cancelled | Mismatched):
+                    return found
+        return Unknown(reference=command.reference, reason=f"it could not be cancelled: {outcome.kind}")
 
-    async def settle(self, plan: Plan, outcome: Outcome, unit: Transaction, cause: Event | None = None) -> None:
-        """Record what is known now. Does nothing where another has settled the attempt meanwhile."""
+    async def settle(self, plan: Plan, outcome: Outcome, unit: Transaction) -> None:
+        """Record what is known now. Does nothing where another has settled the attempt meanwhile, or the payment was frozen."""
         payment = await store.lock_payment(unit.connection, plan.payment.id)
-        running = await store.running_attempt(unit.connection, plan.payment.id)
-        if payment is None or running is None or running.id != plan.attempt_id:
+        attempt = await store.running_attempt(unit.connection, plan.payment.id)
+        if payment is None or attempt is None or attempt.id != plan.attempt.id:
             return
+        if payment.frozen and not plan.by_operator:
+            return
+        if plan.only_ask and not service.is_final(outcome) and not isinstance(outcome, Mismatched):
+            return  # whoever is at it, or the janitor's schedule, goes on as before
         now = datetime.now(UTC)
-        state, reason = service.move(outcome)
-        if state is PaymentState.EXPIRED and payment.state is not PaymentState.ACTION_REQUIRED:
-            state = PaymentState.CANCELLED  # only who was asked to act can have let it expire
         final = service.is_final(outcome)
-        confirming = isinstance(outcome, Actionable)
-        ask_at = service.ask_again_at(running.asked, running.created_at, now, confirming=confirming)
-        await store.record_outcome(unit.connection, running.id, outcome, final=final, ask_at=ask_at, now=now)
-        if state is None or state is payment.state:
+        if isinstance(outcome, Mismatched):
+            await self._freeze(unit, payment, outcome.reason)
+        elif payment.frozen and final:
+            await store.thaw(unit.connection, payment.id)
+        ask_at = service.ask_again_at(
+            outcome,
+            attempt.asked,
+            plan.begun_at,
+            now,
+            schedule=self._schedule,
+            ask_every=plan.connector.capabilities.ask_every,
+        )
+        await store.record_outcome(unit.connection, attempt.id, outcome, final=final, ask_at=ask_at, now=now)
+        change = service.change(attempt.kind, outcome, payment.state, payment.captured, payment.refunded)
+        await self._apply(unit, payment, attempt, change, outcome, now, plan.cause)
+
+    async def end(self, payment: StoredPayment, attempt: StoredAttempt, outcome: Outcome, unit: Transaction) -> None:
+        """End the running attempt with a final outcome that a person has learned elsewhere, and thaw the payment. The caller has
+        locked the payment; everybody is told as always."""
+        now = datetime.now(UTC)
+        if payment.frozen:
+            await store.thaw(unit.connection, payment.id)
+        await store.record_outcome(unit.connection, attempt.id, outcome, final=True, ask_at=None, now=now)
+        change = service.change(attempt.kind, outcome, payment.state, payment.captured, payment.refunded)
+        await self._apply(unit, payment, attempt, change, outcome, now, None)
+
+    async def _freeze(self, unit: Transaction, payment: StoredPayment, reason: str) -> None:
+        log.error("%s is frozen: %s", payment.id, reason)
+        metrics.count("augenblick.payments.frozen", provider=payment.provider)
+        await store.freeze(unit.connection, payment.id, reason)
+        content = {"payment_id": payment.id, "reason": reason}
+        await receipts.append(unit.connection, payment.journey_id, "frozen", content)
+
+    async def freeze_if_contradicted(self, payment_id: PaymentId, contradicts: "Contradicts", unit: Transaction) -> bool:
+        """Freeze a payment that a verified notification contradicts. True where it does."""
+        payment = await store.lock_payment(unit.connection, payment_id)
+        reason = contradicts(payment) if payment else None
+        if payment is None or reason is None:
+            return False
+        if not payment.frozen:
+            await self._freeze(unit, payment, reason)
+        return True
+
+    async def _apply(
+        self,
+        unit: Transaction,
+        payment: StoredPayment,
+        attempt: StoredAttempt,
+        change: Change,
+        outcome: Outcome,
+        now: datetime,
+        cause: Event | None,
+    ) -> None:
+        moved = change.captured is not None or change.refunded is not None
+        if change.state is None and not change.failed:
             return
-        reference = outcome.reference or running.reference
-        await store.set_state(unit.connection, payment.id, state, reason=reason, reference=reference, now=now)
-        content = {"payment_id": payment.id, "provider": payment.provider, "reference": reference, "state": state.value}
+        if change.state is payment.state and not moved:
+            return
+        state = change.state or payment.state
+        reference = outcome.reference or attempt.reference or payment.provider_reference
+        if not change.failed:
+            await store.set_state(
+                unit.connection,
+                payment.id,
+                state,
+                reason=change.reason,
+                reference=reference if attempt.kind == "authorise" else None,
+                now=now,
+                captured=change.captured,
+                refunded=change.refunded,
+            )
+        content = {
+            "payment_id": payment.id,
+            "provider": payment.provider,
+            "reference": reference,
+            "state": state.value,
+            "attempt_id": attempt.id,
+            "kind": attempt.kind,
+            "outcome": outcome.kind,
+        }
+        if attempt.amount is not None:
+            content["amount_minor"] = attempt.amount.minor  # type: ignore[assignment]
         await receipts.append(unit.connection, payment.journey_id, "provider_answered", content)
-        self._announce(unit, payment, state, reason, reference, outcome, now)
+        after = replace(payment, captured=change.captured or payment.captured, refunded=change.refunded or payment.refunded)
+        url = outcome.url if isinstance(outcome, Actionable) else None
+        announce(unit, after, state, change, attempt=attempt, reference=reference, action_url=url, now=now)
         metrics.count("augenblick.payments", state=state, provider=payment.provider)
         if state is PaymentState.CAPTURED and cause is not None and cause.capturedat:
             metrics.record("augenblick.glance_to_paid", (now - cause.capturedat).total_seconds())
 
-    def _announce(
-        self,
-        unit: Transaction,
-        payment: StoredPayment,
-        state: PaymentState,
-        reason: str | None,
-        reference: str | None,
-        outcome: Outcome,
-        now: datetime,
-    ) -> None:
-        changed = PaymentChanged(
-            payment_id=payment.id,
-            order_id=payment.order_id,
-            journey_id=payment.journey_id,
-            merchant_id=payment.merchant_id,
-            state=state,
-            previous_state=payment.state,
-            total=payment.total,
-            cart=payment.cart,
-            provider=payment.provider,
-            provider_reference=reference,
-            reason=reason,
-            occurred_at=now,
+
+class Contradicts(Protocol):
+    def __call__(self, payment: StoredPayment) -> str | None: ...
+
+
+def announce(
+    unit: Transaction,
+    payment: StoredPayment,
+    state: PaymentState,
+    change: Change,
+    *,
+    attempt: StoredAttempt | None,
+    reference: str | None,
+    action_url: str | None,
+    now: datetime,
+) -> None:
+    """Tell the merchant, and of what has moved the wearer. `payment` has the new amounts and the former state."""
+    command = None
+    if attempt is not None and attempt.kind != "authorise":
+        command = CommandResult(
+            attempt_id=attempt.id,
+            kind=attempt.kind,  # type: ignore[arg-type] # the database's check and the shape's list are the same
+            amount=attempt.amount,
+            succeeded=not change.failed,
         )
-        updated = PaymentUpdated(
-            payment_id=payment.id,
-            proposal_id=payment.proposal_id,
-            order_id=payment.order_id,
-            state=state,
-            total=payment.total,
-            text=wording.say(f"payment_{state}", payment.locale, total=wording.money(payment.total, payment.locale)),
-            action_url=outcome.url if isinstance(outcome, Actionable) else None,
-        )
-        context = {"journeyid": payment.journey_id, "deviceid": payment.device_id, "subject": payment.id}
-        unit.publish(new_event(f"payment.{state}", changed, source=_SOURCE, **context), key=payment.id)
-        unit.publish(new_event("payment.updated", updated, source=_SOURCE, **context), key=payment.device_id)
+    changed = PaymentChanged(
+        payment_id=payment.id,
+        order_id=payment.order_id,
+        journey_id=payment.journey_id,
+        merchant_id=payment.merchant_id,
+        state=state,
+        previous_state=payment.state,
+        total=payment.total,
+        cart=payment.cart,
+        provider=payment.provider,
+        provider_reference=reference,
+        reason=change.reason,
+        occurred_at=now,
+        captured=payment.captured,
+        refunded=payment.refunded,
+        command=command,
+    )
+    context = {"journeyid": payment.journey_id, "deviceid": payment.device_id, "subject": payment.id}
+    name = "payment.command_failed" if change.failed else f"payment.{state}"
+    unit.publish(new_event(name, changed, source=_SOURCE, **context), key=payment.id)
+    if change.failed:
+        return
+    updated = PaymentUpdated(
+        payment_id=payment.id,
+        proposal_id=payment.proposal_id,
+        order_id=payment.order_id,
+        state=state,
+        total=payment.total,
+        text=wording.say(
+            f"payment_{state}",
+            payment.locale,
+            total=wording.money(payment.total, payment.locale),
+            refunded=wording.money(payment.refunded, payment.locale),
+        ),
+        action_url=action_url,
+    )
+    unit.publish(new_event("payment.updated", updated, source=_SOURCE, **context), key=payment.device_id)

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from schemas.events import Event, derived_id
-from schemas.recognition import Intent, Recognition, UnclearReason
+from schemas.recognition import Intent, PayeesSeen, Recognition, Unclear, UnclearReason
 from schemas.topics import GLASSES_SIGHTINGS
 from streams.core.bootstrap import Parts
 from streams.core.consume import Consumer
@@ -16,6 +16,7 @@ from streams.sightings.triton import Recogniser, TritonRecogniser, Unavailable, 
 _SOURCE = "/sightings"
 _FOR_THE_WAY_BACK_S = 0.15  # of the deadline: that recognition does not answer must be said in time, too
 _AT_LEAST_S = 0.01
+_TYPES = {Recognition: "sighting.recognised", PayeesSeen: "payees.seen", Unclear: "sighting.unclear"}
 
 
 class Sightings:
@@ -34,8 +35,9 @@ class Sightings:
             result = service.unclear(event.id, digest, intent, UnclearReason.UNREADABLE_FRAME)
         except Unavailable:
             result = service.unclear(event.id, digest, intent, UnclearReason.RECOGNITION_UNAVAILABLE)
-        type = "sighting.recognised" if isinstance(result, Recognition) else "sighting.unclear"
-        following = event.follow(type, result, id=derived_id(event.id, "sightings"), source=_SOURCE, subject=event.id)
+        following = event.follow(
+            _TYPES[type(result)], result, id=derived_id(event.id, "sightings"), source=_SOURCE, subject=event.id
+        )
         return [(str(event.deviceid), following)]
 
 

@@ -1,12 +1,16 @@
-"""From what the models read to what is said: one product surely, or a reason to look again. Plain functions."""
+"""From what the models read to what is said: one product surely, whom codes ask to pay, or a reason to look again. Plain
+functions."""
 
 from stdnum import ean
 from stdnum.exceptions import ValidationError
 
-from schemas.recognition import Code, Intent, Recognition, Unclear, UnclearReason
+from schemas.recognition import Code, Intent, PayeesSeen, Recognition, Unclear, UnclearReason
+from streams.sightings.payee_codes import PayersCode
 
 # Symbologies whose text may be a GTIN. UPC-E arrives expanded (zxing-cpp gives its UPC-A form).
 _PRODUCT_FORMATS = frozenset({"EAN13", "EAN8", "UPCA", "UPCE", "ITF14"})
+
+_PAYEES_AT_MOST = 8  # of one frame; see schemas.recognition.PayeesSeen
 
 # GS1 prefixes for in-store numbers, coupons and variable weight: they mean nothing outside one shop.
 _RESTRICTED = ("02", "04", *(str(prefix) for prefix in range(20, 30)))
@@ -27,9 +31,17 @@ def gtin_of(text: str, symbology: str) -> str | None:
     return gtin
 
 
-def decide(sighting_id: str, frame_digest: str, intent: Intent, codes: tuple[Code, ...], model: str) -> Recognition | Unclear:
-    """One product in view: say so. None or several: ask to look again, for a wrong guess costs more than a second glance."""
+def decide(
+    sighting_id: str, frame_digest: str, intent: Intent, codes: tuple[Code, ...], model: str
+) -> Recognition | PayeesSeen | Unclear:
+    """One product in view: say so. None or several: ask to look again, for a wrong guess costs more than a second glance.
+
+    Payees' codes count only for who wants to pay, and only where no product is in view. A product beside them is what the wearer
+    holds up: its own packet may carry a payee's code (a donation, a raffle), and a shop's price for it is better than a payee
+    without a bill. Whoever means the payee looks at its code alone.
+    """
     products = {code.gtin for code in codes if code.gtin}
+    payees = tuple(dict.fromkeys(code.payee for code in codes if code.payee)) if intent is Intent.PAY else ()
     if len(products) == 1:
         return Recognition(
             sighting_id=sighting_id,
@@ -37,11 +49,15 @@ def decide(sighting_id: str, frame_digest: str, intent: Intent, codes: tuple[Cod
             intent=intent,
             gtin=products.pop(),
             confidence=1.0,  # the check digit holds, and nothing contradicts it
-            codes=codes,
+            codes=tuple(code.model_copy(update={"payee": None}) for code in codes),
             model=model,
         )
-    if products:
+    if products or len(payees) > _PAYEES_AT_MOST:
         reason = UnclearReason.SEVERAL_PRODUCTS
+    elif payees:
+        return PayeesSeen(sighting_id=sighting_id, frame_digest=frame_digest, intent=intent, payees=payees)
+    elif any(isinstance(code, PayersCode) for code in codes):
+        reason = UnclearReason.PAYERS_CODE
     elif codes:
         reason = UnclearReason.NOT_A_PRODUCT_CODE
     else:

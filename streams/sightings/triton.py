@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from tritonclient.grpc import aio as triton
 from tritonclient.utils import InferenceServerException
 
-from schemas.recognition import Code
+from schemas.recognition import Code, PayeeCode
 from streams.core.telemetry import names, tracing
+from streams.sightings import payee_codes
+from streams.sightings.payee_codes import PayersCode
 from streams.sightings.service import gtin_of
 
 
@@ -41,15 +43,28 @@ class _Read(BaseModel):
     valid: bool
 
 
-_READS = TypeAdapter(list[_Read])
+_READS = TypeAdapter(list[_Read], config=ConfigDict(hide_input_in_errors=True))
+_PAYEE_FORMATS = frozenset({"QRCode"})
 _AT_MOST = 64  # codes of one frame; see schemas.recognition.Recognition
 _REFUSED = {"StatusCode.INVALID_ARGUMENT"}
 
 
 def _code(read: _Read) -> Code:
     """The text of what is no product's code may be anybody's (a payment code, a ticket, a contact): it stops here."""
-    gtin = gtin_of(read.text, read.format)
-    return Code(text=read.text if gtin else "", format=read.format, corners=read.corners, gtin=gtin)
+    if gtin := gtin_of(read.text, read.format):
+        return Code(text=read.text, format=read.format, corners=read.corners, gtin=gtin)
+    if payee_codes.is_payers_code(read.text):
+        return PayersCode(text="", format=read.format, corners=read.corners)
+    return Code(text="", format=read.format, corners=read.corners, payee=_payee(read))
+
+
+def _payee(read: _Read) -> PayeeCode | None:
+    if read.format not in _PAYEE_FORMATS:
+        return None
+    try:
+        return payee_codes.read(read.text)
+    except payee_codes.NotAPayeesCode:
+        return None
 
 
 class TritonRecogniser:

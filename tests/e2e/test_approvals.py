@@ -3,12 +3,20 @@
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from infra.sandbox import localstripe
-from infra.sandbox.glasses import DeviceKey, Glasses, Message
+from infra.sandbox.glasses import DeviceKey, Glasses, LinkLost, Message
+from schemas.gateway import CloseCode
+from schemas.ids import DeviceId, MakerId
+from schemas.payments import PaymentPolicy
+from streams.gateway import provisioning
 from tests.support.frames import barcode_jpeg, gtin13
 from tests.support.rows import PairedGlasses
 from tests.support.world import RunningPlatform
@@ -205,3 +213,116 @@ async def test_two_approvals_at_once_pay_once(platform: RunningPlatform) -> None
         await asyncio.gather(*(glasses.send_approval(proposal) for _ in range(5)))
         await glasses.payment(proposal["journeyid"], "captured")
         assert await platform.rows.count("payments", journey_id=proposal["journeyid"]) == 1
+
+
+# Devices come, change their key, and go: by their maker's word over HTTP.
+
+
+class Maker:
+    def __init__(self, api: httpx.AsyncClient, maker_id: MakerId, token: str) -> None:
+        self.id = maker_id
+        self._api = api
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    async def call(self, method: str, path: str, **body: Any) -> httpx.Response:
+        return await self._api.request(method, f"/v1/devices{path}", headers=self._headers, json=body or None)
+
+    async def pair(self, platform: RunningPlatform) -> PairedGlasses:
+        """With a means of payment, which the operator sets up."""
+        key = DeviceKey()
+        response = await self.call(
+            "POST",
+            "",
+            public_key=key.public_base64,
+            locale="de-DE",
+            currency="EUR",
+            region="DE",
+            proof=key.prove_pairing(self.id),
+        )
+        assert response.status_code == 201, response.text
+        device_id = DeviceId(response.json()["id"])
+        payer = await localstripe.seed_payer(platform.provider)
+        async with platform.database.transaction() as connection:
+            await provisioning.set_payer(connection, platform.rows.sealer, device_id, payer)
+        return PairedGlasses(device_id, key)
+
+
+@pytest.fixture
+async def maker(platform: RunningPlatform) -> AsyncIterator[Maker]:
+    async with httpx.AsyncClient(base_url=platform.api) as api:
+        yield Maker(api, *await platform.rows.maker())
+
+
+async def hung_up(glasses: Glasses, code: int) -> None:
+    """Within a second, with this close code."""
+    with pytest.raises(LinkLost, match=f"^{code} "):
+        await glasses.expect(lambda message: False, timeout_s=1.0, after=len(glasses.received))
+
+
+async def refused_to_connect(platform: RunningPlatform, device_id: str, key: DeviceKey, status: int) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        async with Glasses.connected(platform.gateway, device_id, key):
+            pass
+    assert refused.value.response.status_code == status
+
+
+async def test_a_revoked_device_is_hung_up_on_and_its_yes_counts_no_more(platform: RunningPlatform, maker: Maker) -> None:
+    paired = await maker.pair(platform)
+    async with platform.worn(paired) as glasses:
+        proposal = await proposed(glasses)
+        assert (await maker.call("DELETE", f"/{paired.device_id}")).status_code == 204
+        await hung_up(glasses, CloseCode.REVOKED)
+        await assert_no_money_moved(platform, proposal)
+    await refused_to_connect(platform, paired.device_id, paired.key, 403)
+
+
+async def test_the_old_key_counts_nowhere_once_it_was_changed(platform: RunningPlatform, maker: Maker) -> None:
+    paired, new = await maker.pair(platform), DeviceKey()
+    proofs = {
+        "proof_old": paired.key.prove_key_change(paired.device_id, new),
+        "proof_new": new.prove_key_change(paired.device_id, new),
+    }
+    async with platform.worn(paired) as glasses:
+        proposal = await proposed(glasses)
+        response = await maker.call("POST", f"/{paired.device_id}/key", public_key=new.public_base64, **proofs)
+        assert response.status_code == 200, response.text
+        await hung_up(glasses, CloseCode.KEY_CHANGED)
+        await assert_no_money_moved(platform, proposal)
+    await refused_to_connect(platform, paired.device_id, paired.key, 401)
+    async with platform.worn(PairedGlasses(paired.device_id, new)) as glasses:
+        assert await refused(glasses, await glasses.send_approval(proposal)) == "proposal-closed"
+        fresh = await proposed(glasses)
+        forged = paired.key.approve(fresh["data"])
+        assert await refused(glasses, await send_raw(glasses, fresh, forged)) == "approval-invalid"
+        await glasses.send_approval(fresh)
+        await glasses.payment(fresh["journeyid"], "captured")
+
+
+async def test_an_intent_that_grew_old_on_its_way_is_asked_for_again(platform: RunningPlatform) -> None:
+    async with platform.worn(await platform.payer()) as glasses:
+        answer = await glasses.look(barcode_jpeg(GTIN), "pay")
+        wish = {"offer_id": answer["data"]["offers"][0]["offer_id"], "quantity": 1}
+        happened = (datetime.now(UTC) - timedelta(seconds=40)).isoformat()
+        sent = await glasses.send("payment.requested", wish, journey=answer["journeyid"], time=happened)
+        assert await refused(glasses, sent) == "intent-stale"
+        assert (await glasses.request_payment(answer))["type"] == "payment.proposed"
+
+
+async def test_a_large_amount_wants_a_certain_yes(platform: RunningPlatform) -> None:
+    shop = platform.shop.merchant_id
+    rules = {"limits": [{"currency": "SEK", "per_payment": 4000, "presence_above": 2000, "presence": ["press"]}]}
+    async with platform.database.transaction() as connection:
+        await provisioning.set_policy(connection, shop, PaymentPolicy.model_validate(rules, strict=False))
+    try:
+        async with platform.worn(await platform.payer()) as glasses:
+            answer = await glasses.look(barcode_jpeg(GTIN), "pay")  # one costs 17.95 SEK
+            proposal = await glasses.request_payment(answer, quantity=2)
+            assert proposal["data"]["terms"]["presence"] == ["press"]
+            assert await refused(glasses, await glasses.send_approval(proposal, "nod")) == "approval-invalid"
+            assert (await glasses.request_payment(answer, quantity=3))["data"]["code"] == "limit-exceeded"
+            small = await glasses.request_payment(answer)
+            await glasses.send_approval(small, "nod")
+            await glasses.payment(answer["journeyid"], "captured")
+    finally:
+        async with platform.database.transaction() as connection:
+            await provisioning.remove_policy(connection, shop)

@@ -4,13 +4,12 @@ The provider here is worse than any real one: it forgets idempotency keys at onc
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
-from connectors.payments.stripe.connector import StripeConnector
 from schemas.payments import (
     Authorise,
     Command,
@@ -19,13 +18,14 @@ from schemas.payments import (
     Outcome,
     Payer,
     PaymentState,
-    ProviderEvent,
     RefusedByProvider,
     Succeeded,
 )
 from schemas.tables import attempts, payments
 from streams.core.handling import transaction
+from streams.payments import store
 from streams.payments.work import PaymentWork
+from tests.support.payments import Connected, Provider
 from tests.support.rows import ApprovedPayment, Rows
 
 
@@ -34,41 +34,34 @@ class Dies(BaseException):
 
 
 @dataclass
-class ForgetfulProvider:
+class ForgetfulProvider(Provider):
     """`dies_after` names the call whose answer the caller does not live to see."""
 
-    name: str = "stripe"
-    capabilities = StripeConnector.capabilities
     dies_after: str | None = None
     together: asyncio.Barrier | None = None
-    charged: Counter[str] = field(default_factory=Counter)
-    opened: list[str] = field(default_factory=list)
+    charged_once: Counter[str] = field(default_factory=Counter)
 
     async def open(self, command: Authorise, key: str) -> Opened | RefusedByProvider:
-        reference = f"ref_{command.payment_id}_{len(self.opened)}"
-        self.opened.append(reference)
+        opened = await super().open(command, key)
         if self.together is not None:
             await self.together.wait()
         self._end("open")
-        return Opened(reference=reference)
+        return opened
 
     async def submit(self, command: Command, key: str) -> Outcome:
         assert isinstance(command, Authorise)
         assert command.reference is not None
-        if not self.charged[command.reference]:  # what is confirmed refuses to be confirmed again
-            self.charged[command.reference] += 1
+        if not self.charged_once[command.reference]:  # what is confirmed refuses to be confirmed again
+            self.charged_once[command.reference] += 1
         self._end("submit")
         return Succeeded(reference=command.reference, total=command.total, captured=True)
 
     async def fetch(self, reference: str, expected: Command) -> Outcome:
         assert isinstance(expected, Authorise)
         self._end("fetch")
-        if self.charged[reference]:
+        if self.charged_once[reference]:
             return Succeeded(reference=reference, total=expected.total, captured=True)
         return NotSubmitted(reference=reference)
-
-    def parse_webhook(self, headers: object, body: bytes) -> Sequence[ProviderEvent]:
-        return []
 
     def _end(self, call: str) -> None:
         if self.dies_after == call:
@@ -83,8 +76,12 @@ async def due(rows: Rows) -> ApprovedPayment:
 
 async def take(rows: Rows, provider: ForgetfulProvider, payment: ApprovedPayment) -> None:
     """What a worker does with a payment that is due."""
-    work = PaymentWork(rows.database, {"stripe": provider}, rows.sealer)
+    work = PaymentWork(rows.database, Connected(provider), rows.sealer)
     async with transaction(rows.database) as unit:
+        await store.lock_payment(unit.connection, payment.id)
+        # Whoever was at it is believed dead.
+        mine = update(attempts).where(attempts.c.payment_id == payment.id, attempts.c.ended_at.is_(None))
+        await unit.connection.execute(mine.values(next_ask_at=datetime.now(UTC) - timedelta(seconds=1)))
         plan = await work.open(payment.id, unit)
     if plan is not None:
         outcome = await work.call(plan)
@@ -98,12 +95,12 @@ async def state_of(rows: Rows, payment: ApprovedPayment) -> str:
 
 
 async def paid_once(rows: Rows, provider: ForgetfulProvider, payment: ApprovedPayment) -> None:
-    assert sum(provider.charged.values()) == 1
+    assert sum(provider.charged_once.values()) == 1
     assert await state_of(rows, payment) == PaymentState.CAPTURED
     async with rows.database.transaction() as connection:
         row = (await connection.execute(select(payments).where(payments.c.id == payment.id))).one()
         tries = (await connection.execute(select(attempts).where(attempts.c.payment_id == payment.id))).all()
-    assert [row.provider_reference] == [attempt.reference for attempt in tries] == list(+provider.charged)
+    assert [row.provider_reference] == [attempt.reference for attempt in tries] == list(+provider.charged_once)
 
 
 async def test_successors_that_die_as_well_change_nothing(rows: Rows) -> None:

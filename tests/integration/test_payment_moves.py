@@ -44,7 +44,13 @@ async def refused(connection: AsyncConnection, change: Callable[[], Awaitable[ob
 
 
 async def move(connection: AsyncConnection, payment: ApprovedPayment, to: PaymentState) -> None:
-    await connection.execute(update(payments).where(payments.c.id == payment.id).values(state=to))
+    """With the money that moves with it: all of it is taken, and a part or all of it given back."""
+    values: dict[str, object] = {"state": to}
+    if to in {STATE.CAPTURED, STATE.PARTIALLY_REFUNDED, STATE.REFUNDED}:
+        values["captured_minor"] = payment.total.minor
+    if to in {STATE.PARTIALLY_REFUNDED, STATE.REFUNDED}:
+        values["refunded_minor"] = payment.total.minor if to is STATE.REFUNDED else 1
+    await connection.execute(update(payments).where(payments.c.id == payment.id).values(values))
 
 
 async def test_the_moves_of_the_code_are_those_of_the_database(database: Database) -> None:
@@ -91,6 +97,34 @@ async def test_what_a_payment_is_for_cannot_change(rows: Rows) -> None:
         for name, value in changes.items():
             change = update(payments).where(payments.c.id == payment.id).values({name: value})
             assert await refused(connection, lambda change=change: connection.execute(change)), name  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"captured_minor": 1},  # nothing was taken in this state
+        {"state": STATE.CAPTURED},  # and nothing is captured without money
+        {"state": STATE.CAPTURED, "captured_minor": 1300},  # more than was owed
+        {"state": STATE.CAPTURED, "captured_minor": 1299, "refunded_minor": 1},
+        {"state": STATE.CAPTURED, "captured_minor": -1},
+    ],
+)
+async def test_money_and_state_go_together(rows: Rows, values: dict[str, object]) -> None:
+    payment = await rows.approved_payment()
+    async with rows.database.transaction() as connection:
+        await move(connection, payment, STATE.SUBMITTING)
+        change = update(payments).where(payments.c.id == payment.id).values(values)
+        assert await refused(connection, lambda: connection.execute(change))
+
+
+async def test_money_that_moved_stays_moved(rows: Rows) -> None:
+    payment = await rows.approved_payment()
+    async with rows.database.transaction() as connection:
+        for step in (STATE.SUBMITTING, STATE.CAPTURED, STATE.PARTIALLY_REFUNDED):
+            await move(connection, payment, step)
+        for values in ({"refunded_minor": 0}, {"captured_minor": 1298}, {"account_id": None}, {"refunded_minor": 1300}):
+            change = update(payments).where(payments.c.id == payment.id).values(values)
+            assert await refused(connection, lambda change=change: connection.execute(change)), values  # type: ignore[misc]
 
 
 async def test_what_a_payment_is_for_cannot_change_together_with_an_allowed_move(rows: Rows) -> None:

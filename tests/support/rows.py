@@ -1,23 +1,30 @@
 """Who takes part: makers, devices, merchants and what merchants sell, put into the database as the platform does it."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from types import MappingProxyType
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from infra.sandbox.glasses import DeviceKey
-from schemas.ids import DeviceId, EndpointId, JourneyId, MakerId, MerchantId, OfferId, OrderId, PaymentId, ProposalId
+from schemas.ids import AccountId, DeviceId, EndpointId, JourneyId, MakerId, MerchantId, OfferId, OrderId, PaymentId, ProposalId
 from schemas.money import Money
 from schemas.payments import CartLine, Payer, PresenceMethod, ProposalTerms
-from schemas.tables import catalogue_products, metadata, offers, payments, proposals
+from schemas.tables import catalogue_products, metadata, offers, payments, proposals, provider_accounts
 from streams.core.database import Database
 from streams.core.sealing import Sealer
 from streams.gateway import provisioning
+from streams.payments import accounts
 from tests.support.frames import gtin13
 
 _numbers = count(1)
+
+STRIPE = {"api_key": "sk_test_nobodyknows", "webhook_secret": "whsec_nobody_knows_this_one", "address": "http://127.0.0.1:9"}
+"""Credentials of an account at a server that does not answer."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +54,19 @@ class ApprovedPayment:
     proposal_id: ProposalId
     merchant_id: MerchantId
     total: Money
+    account_id: AccountId
 
 
 class Rows:
     """Every call adds new rows, each in a transaction of its own; nothing is shared between tests but what they share."""
 
-    def __init__(self, database: Database, sealer: Sealer) -> None:
+    def __init__(
+        self, database: Database, sealer: Sealer, accounts: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+    ) -> None:
+        """`accounts`: by provider, the credentials that every new merchant has; those of STRIPE unless others are given."""
         self.database = database
         self.sealer = sealer
+        self.accounts = accounts or {"stripe": STRIPE}
 
     async def maker(self, name: str = "Klarblick") -> tuple[MakerId, str]:
         """With the token of its cloud."""
@@ -86,8 +98,34 @@ class Rows:
         return PairedGlasses(device_id, key)
 
     async def merchant(self, name: str = "Kvarteret") -> Shop:
+        """With its accounts."""
         async with self.database.transaction() as connection:
-            return Shop(*await provisioning.add_merchant(connection, name))
+            shop = Shop(*await provisioning.add_merchant(connection, name))
+            for provider, credentials in self.accounts.items():
+                await accounts.add(connection, self.sealer, shop.merchant_id, provider, credentials)
+        return shop
+
+    async def account(self, shop: Shop, provider: str, credentials: Mapping[str, str] = MappingProxyType({})) -> AccountId:
+        """With any provider, also one that there is no connector for."""
+        account_id = AccountId.new()
+        sealed = self.sealer.seal(json.dumps(dict(credentials)).encode(), f"account:{account_id}")
+        row = {
+            "id": account_id,
+            "merchant_id": shop.merchant_id,
+            "provider": provider,
+            "external_id": f"{provider}-account",
+            "credentials_sealed": sealed,
+        }
+        async with self.database.transaction() as connection:
+            await connection.execute(insert(provider_accounts).values(row))
+        return account_id
+
+    async def account_of(self, shop: Shop, provider: str = "stripe") -> AccountId:
+        async with self.database.transaction() as connection:
+            query = select(provider_accounts.c.id).where(
+                provider_accounts.c.merchant_id == shop.merchant_id, provider_accounts.c.provider == provider
+            )
+            return AccountId((await connection.execute(query)).scalar_one())
 
     async def product(
         self,
@@ -119,11 +157,19 @@ class Rows:
             return await provisioning.add_endpoint(connection, self.sealer, shop.merchant_id, url, None)
 
     async def approved_payment(
-        self, total: Money | None = None, *, glasses: PairedGlasses | None = None, provider: str = "stripe"
+        self,
+        total: Money | None = None,
+        *,
+        glasses: PairedGlasses | None = None,
+        provider: str = "stripe",
+        shop: Shop | None = None,
+        capture: bool = True,
     ) -> ApprovedPayment:
         """As the wearer's yes leaves it, with the offer and the proposal it stands on."""
-        shop, glasses = await self.merchant(), glasses or await self.glasses()
-        payment = ApprovedPayment(PaymentId.new(), ProposalId.new(), shop.merchant_id, total or Money.of(1299, "EUR"))
+        shop, glasses = shop or await self.merchant(), glasses or await self.glasses()
+        known = provider in self.accounts
+        account = await self.account_of(shop, provider) if known else await self.account(shop, provider)
+        payment = ApprovedPayment(PaymentId.new(), ProposalId.new(), shop.merchant_id, total or Money.of(1299, "EUR"), account)
         later = datetime.now(UTC) + timedelta(minutes=5)
         common = {"journey_id": JourneyId.new(), "device_id": glasses.device_id, "merchant_id": shop.merchant_id}
         money = {"total_minor": payment.total.minor, "total_currency": payment.total.currency}
@@ -158,6 +204,8 @@ class Rows:
             **money,
             "state": "approved",
             "provider": provider,
+            "account_id": account,
+            "capture": capture,
             "locale": "de-DE",
             "submit_by": later,
         }

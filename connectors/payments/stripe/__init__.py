@@ -1,5 +1,36 @@
 """Stripe: cards saved with a customer. See README.md."""
 
-from connectors.payments.stripe.connector import StripeConnector
+from collections.abc import Mapping
 
-__all__ = ["StripeConnector"]
+from pydantic import Field, SecretStr
+
+from connectors.credentials import Credentials, parse
+from connectors.payments.stripe.connector import StripeConnector
+from schemas.errors import Misconfigured
+
+__all__ = ["StripeConnector", "StripeCredentials", "connect"]
+
+
+class StripeCredentials(Credentials):
+    """What `augenblick connectors add stripe` takes. The connector says what each is for and checks its form."""
+
+    api_key: SecretStr
+    webhook_secret: SecretStr | None = None
+    account: str | None = Field(default=None, max_length=200)
+    return_url: str | None = Field(default=None, max_length=2000)
+    address: str | None = Field(default=None, max_length=2000, pattern="^https?://[^\\s/?#]+/?$")
+
+
+def connect(credentials: Mapping[str, str], *, notify_url: str | None = None) -> StripeConnector:
+    """`notify_url` is not used: Stripe is told in its dashboard, where the webhook's secret comes from. Raises Misconfigured."""
+    given = parse(StripeCredentials, "stripe", credentials)
+    api_key = given.api_key.get_secret_value()
+    if given.address is not None and "_live_" in api_key:
+        raise Misconfigured("A live key of Stripe's is never sent to another `address`: leave that out, or give a test key.")
+    return StripeConnector(
+        api_key,
+        webhook_secret=given.webhook_secret.get_secret_value() if given.webhook_secret is not None else None,
+        account=given.account,
+        return_url=given.return_url,
+        address=given.address,
+    )

@@ -1,7 +1,9 @@
-"""Draws the sandbox's frames: `python -m infra.sandbox.pictures.draw PHOTOS` (PHOTOS: `train` of the Grocery Store dataset).
+"""Draws the sandbox's frames: `python -m infra.sandbox.pictures.draw PHOTOS` (PHOTOS: `train` of the Grocery Store dataset;
+without it, only the frames that need no photo).
 
 Each frame is what a camera in glasses gives: 640×480, a real photo from a shop; on some a label with a generated EAN-13, turned
-a little, in perspective, with noise. The frames are checked in; this is how they were made, and how more are.
+a little, in perspective, with noise. Or a payee's code on a card at the till, twice, as a head that does not quite keep still
+sees it. The frames are checked in; this is how they were made, and how more are.
 """
 
 import io
@@ -19,14 +21,26 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Frame:
-    """`code`: a GTIN-13 of GS1's prefix for examples (952). `at`: the label's corners in the frame, clockwise
-    from its top left."""
+    """`code`: a GTIN-13 of GS1's prefix for examples (952), or where `payee` a payee's code. `at`: the label's corners in the
+    frame, clockwise from its top left. `photo` None: a counter's plain grey."""
 
     name: str
-    photo: str
+    photo: str | None
     code: str | None = None
     at: tuple[tuple[int, int], ...] = ()
     blur: float = 0.0
+    payee: bool = False
+
+
+# EMVCo codes of a payment network that does not exist: one takes any amount in EUR, the other is a bill of EUR 4.20.
+PAYEE = (
+    "00020101021126400011example.net0121BUCHHANDLUNG-AM-MARKT5204594253039785802DE5921BUCHHANDLUNG AM MARKT6008AUGSBURG6304A42D"
+)
+BILL = (
+    "00020101021226400011example.net0121BUCHHANDLUNG-AM-MARKT52045942530397854044.20"
+    "5802DE5921BUCHHANDLUNG AM MARKT6008AUGSBURG62100106B-20266304A1F8"
+)
+_CARD = ((176, 92), (470, 104), (462, 398), (168, 384))
 
 
 FRAMES = (
@@ -49,16 +63,24 @@ FRAMES = (
         ((350, 60), (598, 84), (588, 226), (342, 204)),
     ),
     Frame("shelf", "Arla-Standard-Milk/Arla-Standard-Milk_004.jpg", blur=2.2),
+    Frame("payee-1", None, PAYEE, _CARD, payee=True),
+    Frame("payee-2", None, PAYEE, tuple((x + 17, y - 9) for x, y in _CARD), payee=True),
+    Frame("bill-1", None, BILL, _CARD, payee=True),
+    Frame("bill-2", None, BILL, tuple((x - 12, y + 14) for x, y in _CARD), payee=True),
 )
 
 
 def draw(frame: Frame, photos: Path) -> bytes:
     """The frame as JPEG bytes; the same bytes every time."""
     noise = random.Random(frame.name)  # noqa: S311 (a picture's grain, no secret)
-    picture = Image.open(photos / frame.photo).convert("RGB").resize(SIZE, Image.Resampling.BICUBIC)
+    if frame.photo:
+        picture = Image.open(photos / frame.photo).convert("RGB").resize(SIZE, Image.Resampling.BICUBIC)
+    else:
+        picture = Image.new("RGB", SIZE, (148, 140, 129))
     if frame.code:
-        barcode = zxingcpp.create_barcode(frame.code, zxingcpp.BarcodeFormat.EAN13)
-        label = Image.fromarray(barcode.to_image(scale=4)).convert("RGB")
+        symbology = zxingcpp.BarcodeFormat.QRCode if frame.payee else zxingcpp.BarcodeFormat.EAN13
+        barcode = zxingcpp.create_barcode(frame.code, symbology)
+        label = Image.fromarray(barcode.to_image(scale=8 if frame.payee else 4)).convert("RGB")
         _paste(picture, label, frame.at)
     picture = picture.filter(ImageFilter.GaussianBlur(frame.blur or 0.6))
     grain = Image.frombytes("L", SIZE, bytes(int(min(255, max(0, noise.gauss(128, 9)))) for _ in range(SIZE[0] * SIZE[1])))
@@ -89,9 +111,10 @@ def _perspective(to: tuple[tuple[int, int], ...], source: tuple[tuple[int, int],
 
 
 def main() -> None:
-    photos = Path(sys.argv[1])
+    photos = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     for frame in FRAMES:
-        (HERE / f"{frame.name}.jpg").write_bytes(draw(frame, photos))
+        if photos is not None or frame.photo is None:
+            (HERE / f"{frame.name}.jpg").write_bytes(draw(frame, photos or HERE))
 
 
 if __name__ == "__main__":

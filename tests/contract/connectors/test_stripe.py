@@ -5,35 +5,50 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from datetime import datetime
+from datetime import UTC, date, datetime
+from itertools import product
 
 import pytest
 import stripe
 from aiohttp import web
 
-from connectors.conformance.payments import MakeOrder, PaymentConformance, answering, opened, refund_of
-from connectors.payments.stripe import StripeConnector
+from connectors.conformance.payments import BROKEN_ANSWERS, MakeOrder, PaymentConformance, answering, opened, refund_of
+from connectors.payments.stripe import StripeConnector, connect
 from connectors.ports import PaymentConnector
 from infra.sandbox import localstripe
 from schemas.errors import Misconfigured, Rejected, Retryable
 from schemas.ids import PaymentId
 from schemas.money import Money
-from schemas.payments import Actionable, Declined, Payer, RefusedByProvider, Succeeded, Unknown
+from schemas.payments import (
+    Actionable,
+    Authorise,
+    Declined,
+    Mismatched,
+    NotSubmitted,
+    Payer,
+    ProviderEvent,
+    RefusedByProvider,
+    Succeeded,
+    Unknown,
+)
+from tests.support.peers import Form, scripted
 
-SECRET = "whsec_conformance"
+SECRET = "whsec_conformance_0123456789"
 
 
 def stripe_at(address: str, **options: object) -> StripeConnector:
     return StripeConnector(localstripe.API_KEY, address=address, timeout_s=2, **{"webhook_secret": SECRET, **options})  # type: ignore[arg-type]
 
 
-def signed(reference: str, moment: datetime, secret: str) -> tuple[Mapping[str, str], bytes]:
+def signed(reference: str, moment: datetime, secret: str = SECRET, **other: object) -> tuple[Mapping[str, str], bytes]:
     event = {
         "id": "evt_1",
         "object": "event",
         "type": "payment_intent.succeeded",
+        "livemode": False,
         "created": int(moment.timestamp()),
         "data": {"object": {"id": reference, "object": "payment_intent"}},
+        **other,
     }
     body = json.dumps(event)
     header = stripe.WebhookSignature.generate_signature_header(body, secret, int(moment.timestamp()))
@@ -66,6 +81,25 @@ class TestStripe(PaymentConformance):
         return await localstripe.seed_payer(stripe_address, kind="declined")
 
     @pytest.fixture
+    async def waiting_payer(self, stripe_address: str) -> Payer:
+        return await localstripe.seed_payer(stripe_address, kind="needs_action")
+
+    @pytest.fixture
+    def unknown_payer(self) -> Payer:
+        return Payer(provider="stripe", customer="cus_nobody", payment_method="pm_nobody")
+
+    @pytest.fixture
+    async def strangers(self, stripe_address: str) -> AsyncIterator[list[PaymentConnector]]:
+        # localstripe takes every secret key, and no restricted one.
+        stranger = StripeConnector("rk_test_0123456789", address=stripe_address, timeout_s=2)
+        yield [stranger]
+        await stranger.close()
+
+    @pytest.fixture
+    def secrets(self) -> list[str]:
+        return [localstripe.API_KEY, SECRET]
+
+    @pytest.fixture
     def charges(self, stripe_address: str) -> Callable[[PaymentId], Awaitable[list[Money]]]:
         async def read(payment_id: PaymentId) -> list[Money]:
             taken = []
@@ -92,15 +126,18 @@ class TestStripe(PaymentConformance):
 
     @pytest.fixture
     def sign(self) -> Callable[[str, datetime], tuple[Mapping[str, str], bytes]]:
-        return lambda reference, moment: signed(reference, moment, SECRET)
+        return signed
 
     @pytest.fixture
-    def sign_with_empty_secret(self) -> Callable[[str, datetime], tuple[Mapping[str, str], bytes]]:
+    def forge(self) -> Callable[[str, datetime], tuple[Mapping[str, str], bytes]]:
         return lambda reference, moment: signed(reference, moment, "")
 
     @pytest.fixture
-    def without_secret(self, stripe_address: str) -> list[PaymentConnector]:
-        return [stripe_at(stripe_address, webhook_secret=secret) for secret in (None, "", "  ")]
+    async def without_secret(self, stripe_address: str) -> AsyncIterator[list[PaymentConnector]]:
+        # An empty one is refused when the connector is made.
+        connector = stripe_at(stripe_address, webhook_secret=None)
+        yield [connector]
+        await connector.close()
 
     # What only Stripe does.
 
@@ -203,45 +240,180 @@ class TestStripe(PaymentConformance):
             await runner.cleanup()
 
     async def test_a_signed_webhook_about_something_else_says_nothing(self, connector: PaymentConnector) -> None:
-        body = json.dumps(
-            {"id": "evt_1", "object": "event", "created": 1, "data": {"object": {"id": "cus_1", "object": "customer"}}}
-        )
-        header = stripe.WebhookSignature.generate_signature_header(body, SECRET)
-        assert connector.parse_webhook({"stripe-signature": header}, body.encode()) == []
+        about = {"object": {"id": "cus_1", "object": "customer"}}
+        assert connector.parse_webhook(*signed("", datetime.now(UTC), data=about)) == []
 
     @pytest.mark.parametrize(
-        "body", ["", "[]", "7", "{}", '{"object": "event", "data": {"object": {"object": "payment_intent", "id": "pi_1"}}}']
+        ("type", "about", "kind", "minor"),
+        [
+            ("payment_intent.succeeded", {"amount": 650, "amount_received": 250, "currency": "eur"}, "payment", 250),
+            ("payment_intent.succeeded", {"amount": 650, "currency": "eur"}, "payment", None),
+            ("payment_intent.succeeded", {"amount_received": "650", "currency": "eur"}, "payment", None),
+            ("payment_intent.payment_failed", {"amount_received": 0, "currency": "eur"}, "payment", None),
+            ("charge.captured", {"object": "charge", "amount": 650, "currency": "eur"}, "payment", None),
+            ("charge.dispute.created", {"object": "dispute", "amount": 650, "currency": "eur"}, "payment", None),
+            ("charge.refunded", {"object": "charge", "amount_refunded": 400, "currency": "eur"}, "refund", None),
+            ("refund.created", {"object": "refund", "amount": 200, "currency": "eur", "status": "succeeded"}, "refund", 200),
+            (
+                "charge.refund.updated",
+                {"object": "refund", "amount": 200, "currency": "eur", "status": "succeeded"},
+                "refund",
+                200,
+            ),
+            ("refund.failed", {"object": "refund", "amount": 200, "currency": "eur", "status": "failed"}, "refund", None),
+        ],
     )
-    async def test_a_signed_webhook_that_cannot_be_read_is_refused_or_ignored(
-        self, connector: PaymentConnector, body: str
+    async def test_what_a_webhook_says(
+        self, connector: PaymentConnector, type: str, about: dict[str, object], kind: str, minor: int | None
     ) -> None:
+        seen = {"id": "pi_1", "object": "payment_intent", "payment_intent": "pi_1", **about}
+        now = datetime.now(UTC).replace(microsecond=0)
+        assert connector.parse_webhook(*signed("", now, type=type, data={"object": seen})) == [
+            ProviderEvent(
+                provider="stripe",
+                event_id="evt_1",
+                kind=kind,  # type: ignore[arg-type]
+                reference="pi_1",
+                amount=None if minor is None else Money(minor=minor, currency="EUR"),
+                occurred_at=now,
+            )
+        ]
+
+    @pytest.mark.parametrize("other", [{"livemode": True}, {"account": "acct_2"}])
+    async def test_an_authentic_webhook_of_another_account_is_refused(self, other: dict[str, object]) -> None:
+        for account in (None, "acct_1"):
+            connector = stripe_at("http://127.0.0.1:1", account=account)
+            with pytest.raises(Rejected) as refused:
+                connector.parse_webhook(*signed("pi_1", datetime.now(UTC), **other))
+            assert refused.value.problem.code == "credentials-invalid"
+            await connector.close()
+
+    async def test_an_authentic_webhook_of_our_account_is_taken(self) -> None:
+        connector = stripe_at("http://127.0.0.1:1", account="acct_1")
+        for named in ({}, {"account": None}, {"account": "acct_1"}):
+            assert connector.parse_webhook(*signed("pi_1", datetime.now(UTC), **named))
+        await connector.close()
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"object": "list"},
+            {"livemode": None},
+            {"id": None},
+            {"id": ""},
+            {"id": 7},
+            {"created": None},
+            {"created": "yesterday"},
+            {"created": 10**30},
+            {"data": None},
+            {"data": {"object": None}},
+            {"data": {"object": {"object": "payment_intent", "id": "pi_" + "1" * 200}}},
+        ],
+    )
+    async def test_a_signed_webhook_that_cannot_be_read_is_refused(
+        self, connector: PaymentConnector, other: dict[str, object]
+    ) -> None:
+        with pytest.raises(Rejected) as refused:
+            connector.parse_webhook(*signed("pi_1", datetime.now(UTC), **other))
+        assert refused.value.problem.code == "message-malformed"
+
+    @pytest.mark.parametrize("body", ["", "[]", "7", "{}", "null", '"event"', "[" * 100_000])
+    async def test_a_signed_body_that_is_no_event_is_refused(self, connector: PaymentConnector, body: str) -> None:
         header = stripe.WebhookSignature.generate_signature_header(body, SECRET)
-        try:
-            assert connector.parse_webhook({"stripe-signature": header}, body.encode()) == []
-        except Rejected as refused:
-            assert refused.problem.code == "message-malformed"
+        with pytest.raises(Rejected) as refused:
+            connector.parse_webhook({"stripe-signature": header}, body.encode())
+        assert refused.value.problem.code == "message-malformed"
 
-    # What only Stripe can be misconfigured for.
+    # Credentials.
 
-    @pytest.mark.parametrize("key", [None, "", "pk_test_123", "hello", "sk_", "sk_test_1\n"])
-    async def test_a_key_that_cannot_be_one_is_misconfigured(self, key: str | None) -> None:
-        with pytest.raises(Misconfigured, match="AUGENBLICK_STRIPE_API_KEY") as raised:
-            StripeConnector(key, address="http://127.0.0.1:1")
-        assert "pk_test_123" not in str(raised.value)
+    @pytest.mark.parametrize(
+        ("wrong", "field"),
+        [
+            ({"api_key": ""}, "api_key"),
+            ({"api_key": "pk_test_SECRETSECRET"}, "api_key"),
+            ({"api_key": "SECRETSECRETSECRET"}, "api_key"),
+            ({"api_key": "sk_SECRETSECRETSECRET"}, "api_key"),
+            ({"api_key": "sk_test_SECRET"}, "api_key"),
+            ({"api_key": "sk_test_SECRETSECRET\n"}, "api_key"),
+            ({"api_key": "sk_live_SECRETSECRET"}, "address"),
+            ({"webhook_secret": ""}, "webhook_secret"),
+            ({"webhook_secret": "   "}, "webhook_secret"),
+            ({"webhook_secret": "whsec_"}, "webhook_secret"),
+            ({"webhook_secret": "whsec_SECRET"}, "webhook_secret"),
+            ({"webhook_secret": "SECRETSECRETSECRETSECRET"}, "webhook_secret"),
+            ({"account": ""}, "account"),
+            ({"account": "SECRETSECRET"}, "account"),
+            ({"return_url": ""}, "return_url"),
+            ({"return_url": "http://shop.example/SECRET"}, "return_url"),
+            ({"return_url": "javascript:SECRET"}, "return_url"),
+            ({"address": ""}, "address"),
+            ({"address": "ftp://SECRET"}, "address"),
+            ({"colour": "SECRET"}, "colour"),
+        ],
+    )
+    async def test_credentials_that_cannot_be_right_are_misconfigured(self, wrong: dict[str, str], field: str) -> None:
+        with pytest.raises(Misconfigured, match=f"`{field}`|{field}: ") as raised:
+            connect({**localstripe.credentials("http://127.0.0.1:1"), **wrong}, notify_url=None)
+        assert "SECRET" not in str(raised.value)
 
-    async def test_stripe_itself_wants_a_return_address(self) -> None:
-        with pytest.raises(Misconfigured, match="AUGENBLICK_STRIPE_RETURN_URL"):
-            StripeConnector("sk_test_1234")
+    @pytest.mark.parametrize(("missing", "field"), [("api_key", "api_key"), ("address", "return_url")])
+    async def test_credentials_that_are_missing_are_named(self, missing: str, field: str) -> None:
+        given = localstripe.credentials("http://127.0.0.1:1")
+        del given[missing]
+        with pytest.raises(Misconfigured, match=f"`{field}`|{field}: "):
+            connect(given, notify_url=None)
+
+    async def test_credentials_that_are_right_make_a_connector(self, stripe_address: str, order: MakeOrder) -> None:
+        connector = connect(localstripe.credentials(stripe_address), notify_url="https://platform.example/hook")
+        await connector.check()
+        assert (connector.name, connector.account) == ("stripe", "default")
+        assert isinstance(await connector.submit(await opened(connector, order()), "a"), Succeeded)
+        await connector.close()
+        real = connect({"api_key": "rk_live_0123456789", "account": "acct_1", "return_url": "https://shop.example/paid"})
+        assert real.account == "acct_1"
+        await real.close()
 
     @pytest.mark.parametrize("status", [401, 403])
     async def test_a_key_that_is_not_accepted_is_misconfigured(self, order: MakeOrder, status: int) -> None:
         async with answering(error_answer(status, {"message": "Invalid API Key provided: sk_test_1234"})) as address:
             connector = stripe_at(address)
-            with pytest.raises(Misconfigured, match="AUGENBLICK_STRIPE_API_KEY") as raised:
-                await connector.open(order(), "a")
-            assert "1234" not in str(raised.value)
-            with pytest.raises(Misconfigured):
-                await connector.fetch("pi_1", order())
+            command = order().model_copy(update={"reference": "pi_1"})
+            calls = (
+                connector.check(),
+                connector.open(command, "a"),
+                connector.submit(command, "a"),
+                connector.fetch("pi_1", command),
+            )
+            for call in calls:
+                with pytest.raises(Misconfigured, match="api_key") as raised:
+                    await call
+                assert "1234" not in str(raised.value)
+            await connector.close()
+
+    @pytest.mark.parametrize(("seen", "fits"), [("acct_1", True), ("acct_2", False), (None, False)])
+    async def test_checking_tells_the_key_of_another_account(self, seen: str | None, fits: bool) -> None:
+        async def answer(request: web.Request, _: Form) -> web.Response:
+            if request.path == "/v1/account":
+                return web.json_response({"object": "account", "id": seen})
+            return web.json_response({"object": "list", "data": []})
+
+        async with scripted(answer) as address:
+            connector = stripe_at(address, account="acct_1")
+            if fits:
+                await connector.check()
+            else:
+                with pytest.raises(Misconfigured, match="acct_1"):
+                    await connector.check()
+            await connector.close()
+
+    @pytest.mark.parametrize("answer", BROKEN_ANSWERS)
+    async def test_checking_with_a_broken_answer_is_retryable(self, answer: str) -> None:
+        async with answering(BROKEN_ANSWERS[answer]) as address:
+            connector = stripe_at(address)
+            with pytest.raises(Retryable):
+                await connector.check()
+            with pytest.raises(Retryable):
+                await connector.statement(datetime.now(UTC).date())
             await connector.close()
 
     async def test_too_many_requests(self, order: MakeOrder) -> None:
@@ -278,13 +450,13 @@ class TestStripe(PaymentConformance):
         names = "No such customer: 'cus_SECRET' with pm_SECRET and 4242 4242 4242 4242 for sk_test_SECRET"
         caplog.set_level(logging.DEBUG)
         said = []
-        for status in (400, 402, 404):
-            async with answering(
-                error_answer(status, {"message": names, "code": "resource_missing", "param": "customer"})
-            ) as address:
-                connector = StripeConnector("sk_test_SECRET", address=address, webhook_secret="whsec_SECRET", timeout_s=2)
+        for status, code in product((400, 402, 404), ("resource_missing", "card_declined", "cus_SECRET")):
+            async with answering(error_answer(status, {"message": names, "code": code, "param": "customer"})) as address:
+                connector = StripeConnector(
+                    "sk_test_SECRETSECRET", address=address, webhook_secret="whsec_SECRETSECRETSECRET", timeout_s=2
+                )
                 command = order(by=Payer(provider="stripe", customer="cus_SECRET", payment_method="pm_SECRET"))
-                said += [repr(command), repr(connector), repr(vars(connector)["_webhook_secret"] is None)]
+                said += [repr(command), repr(connector)]
                 said.append((await connector.open(command, "a")).model_dump_json())
                 paid = command.model_copy(update={"reference": "pi_1"})
                 said.append((await connector.submit(paid, "a")).model_dump_json())
@@ -293,38 +465,239 @@ class TestStripe(PaymentConformance):
         assert "SECRET" not in everything
         assert "4242" not in everything
 
-    # What Stripe does and localstripe does not.
+    # What Stripe does and localstripe does not, as its documentation says.
 
     async def test_a_repeated_answer_is_looked_at_again(self, order: MakeOrder) -> None:
         command = order().model_copy(update={"reference": "pi_1"})
-        intent = {
-            "id": "pi_1",
-            "object": "payment_intent",
-            "amount": 650,
-            "currency": "eur",
-            "metadata": {"payment_id": command.payment_id},
-        }
         asked: list[str] = []
 
-        async def answer(request: web.Request) -> web.Response:
+        async def answer(request: web.Request, _: Form) -> web.Response:
             asked.append(f"{request.method} {request.path} {request.headers.get('Idempotency-Key')}")
             if request.method == "POST":
-                return web.json_response({**intent, "status": "requires_action"}, headers={"Idempotent-Replayed": "true"})
-            return web.json_response({**intent, "status": "succeeded", "amount_received": 650})
+                return web.json_response(intent(command, "requires_action"), headers={"Idempotent-Replayed": "true"})
+            return web.json_response(intent(command, "succeeded", amount_received=650))
 
-        application = web.Application()
-        application.router.add_route("*", "/{path:.*}", answer)
-        runner = web.AppRunner(application)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            connector = stripe_at(f"http://127.0.0.1:{runner.addresses[0][1]}")
+        async with scripted(answer) as address:
+            connector = stripe_at(address)
             outcome = await connector.submit(command, "att_1")
             assert outcome == Succeeded(reference="pi_1", total=command.total, captured=True)
             assert asked == ["POST /v1/payment_intents/pi_1/confirm att_1-authorise", "GET /v1/payment_intents/pi_1 None"]
             await connector.close()
-        finally:
-            await runner.cleanup()
+
+    @pytest.mark.parametrize("lose_the_first_answer", [False, True])
+    async def test_a_bank_that_wants_to_hear_from_the_payer_gives_a_link(
+        self, order: MakeOrder, lose_the_first_answer: bool
+    ) -> None:
+        command = order().model_copy(update={"reference": "pi_1"})
+        stripes = StripesWay(command)
+        stripes.lose_next = lose_the_first_answer
+        async with scripted(stripes.answer) as address:
+            connector = stripe_at(address, return_url="https://shop.example/paid")
+            if lose_the_first_answer:
+                assert isinstance(await connector.submit(command, "a"), Unknown)
+                assert await connector.fetch("pi_1", command) == NotSubmitted(reference="pi_1")
+            link = Actionable(reference="pi_1", url="https://hooks.stripe.example/3ds")
+            assert await connector.submit(command, "a") == link
+            assert await connector.fetch("pi_1", command) == link
+            assert await connector.submit(command, "a") == link
+            first, second = stripes.confirmed["a-authorise"], stripes.confirmed["a-authorise-with-payer"]
+            assert first == {"off_session": "true", "return_url": "https://shop.example/paid"}
+            assert second == {"payment_method": command.payer.payment_method, "return_url": "https://shop.example/paid"}
+            assert len(stripes.confirmed) == 2
+            await connector.close()
+
+    @pytest.mark.parametrize(
+        ("error", "found", "kind"),
+        [
+            ({"code": "card_declined", "decline_code": "brand_new"}, "requires_payment_method", Unknown),
+            ({"code": "brand_new"}, "requires_payment_method", Unknown),
+            ({"code": "brand_new"}, "requires_confirmation", Unknown),
+            ({"code": "brand_new"}, "succeeded", Succeeded),
+            ({"code": "brand_new"}, "requires_action", Actionable),
+            ({"code": "lock_timeout"}, "requires_confirmation", Unknown),
+            ({"code": "payment_intent_unexpected_state"}, "succeeded", Succeeded),
+            ({"code": "payment_intent_unexpected_state"}, "requires_confirmation", RefusedByProvider),
+            ({"code": "card_declined", "decline_code": "lost_card"}, "requires_payment_method", Declined),
+            ({"code": "processing_error"}, "requires_payment_method", Declined),
+            ({"type": "idempotency_error"}, "requires_confirmation", RefusedByProvider),
+            ({"code": "payment_method_unactivated"}, "requires_confirmation", RefusedByProvider),
+        ],
+    )
+    @pytest.mark.parametrize("status", [400, 402])
+    async def test_a_refusal_is_checked_against_the_payment(
+        self, order: MakeOrder, error: dict[str, str], found: str, kind: type, status: int
+    ) -> None:
+        command = order().model_copy(update={"reference": "pi_1"})
+
+        async def answer(request: web.Request, _: Form) -> web.Response:
+            if request.method == "POST":
+                return web.json_response({"error": {"type": "invalid_request_error", **error}}, status=status)
+            failed = {"last_payment_error": error} if found == "requires_payment_method" else {}
+            return web.json_response(intent(command, found, amount_received=650, **failed))
+
+        async with scripted(answer) as address:
+            connector = stripe_at(address)
+            assert isinstance(await connector.submit(command, "a"), kind)
+            await connector.close()
+
+    @pytest.mark.parametrize("status", [409, 424, 429, 500, 503])
+    async def test_an_answer_that_says_nothing_of_the_payment_is_unknown(self, order: MakeOrder, status: int) -> None:
+        async with answering(error_answer(status, {"code": "idempotency_key_in_use", "message": "later"})) as address:
+            connector = stripe_at(address)
+            command = order().model_copy(update={"reference": "pi_1"})
+            assert isinstance(await connector.submit(command, "a"), Unknown)
+            with pytest.raises(Retryable):
+                await connector.open(command, "a")
+            await connector.close()
+
+    async def test_a_live_key_believes_live_answers_only(self, order: MakeOrder) -> None:
+        command = order().model_copy(update={"reference": "pi_1"})
+
+        async def answer(request: web.Request, _: Form) -> web.Response:
+            return web.json_response(intent(command, "succeeded", amount_received=650))
+
+        async with scripted(answer) as address:
+            connector = StripeConnector("sk_live_0123456789", address=address, timeout_s=2)
+            for outcome in (await connector.fetch("pi_1", command), await connector.submit(command, "a")):
+                assert isinstance(outcome, Mismatched)
+            await connector.close()
+
+    async def test_a_statement_is_read_page_by_page(self) -> None:
+        asked: list[tuple[str, Mapping[str, str]]] = []
+        begin = int(datetime(2026, 11, 20, tzinfo=UTC).timestamp())
+
+        def charge(number: int, **other: object) -> dict[str, object]:
+            usual = {
+                "payment_intent": f"pi_{number}",
+                "metadata": {"attempt_id": f"att_{number}"},
+                "amount": 650,
+                "currency": "eur",
+            }
+            paid = {"status": "succeeded", "captured": True, "amount_captured": 650, "livemode": False}
+            return {"id": f"ch_{number}", "object": "charge", "created": begin + number, **usual, **paid, **other}
+
+        charges = [
+            charge(1),
+            charge(2, amount_captured=250),
+            charge(3, captured=False, amount_captured=0),
+            charge(4, status="failed", captured=False),
+            charge(5, payment_intent=None, metadata={}),
+            charge(6, created=begin - 1),
+            charge(7, created=begin + 86_400),
+            charge(8, amount=500, amount_captured=500, currency="jpy"),
+        ]
+
+        def refund(number: int, **other: object) -> dict[str, object]:
+            return {**charge(number), "id": f"re_{number}", "charge": f"ch_{number}", "amount": 200, **other}
+
+        refunds = [
+            refund(1),
+            refund(2, id="re_2a"),
+            refund(2, amount=400, metadata={}),  # what was not captured
+            refund(3, amount=650, metadata={}),  # a reservation given up
+            refund(5, payment_intent=None),
+            refund(9, metadata={}),  # by hand, of what was paid the day before
+            refund(6, status="pending"),
+            refund(7, status="failed"),
+        ]
+
+        async def answer(request: web.Request, _: Form) -> web.Response:
+            if request.path == "/v1/charges/ch_9":
+                return web.json_response(charge(9, created=begin - 1))
+            asked.append((request.path, dict(request.query)))
+            all_of_them = charges if request.path == "/v1/charges" else refunds
+            ids = [each["id"] for each in all_of_them]
+            at = ids.index(request.query["starting_after"]) + 1 if "starting_after" in request.query else 0
+            page = {"data": all_of_them[at : at + 3], "has_more": at + 3 < len(all_of_them)}
+            return web.json_response({"object": "list", **page})
+
+        async with scripted(answer) as address:
+            connector = stripe_at(address, return_url="https://shop.example/paid")
+            lines = await connector.statement(date(2026, 11, 20))
+            await connector.close()
+        assert [(line.kind, line.reference, line.attempt_id, str(line.amount)) for line in lines] == [
+            ("payment", "pi_1", "att_1", "6.50 EUR"),
+            ("payment", "pi_2", "att_2", "2.50 EUR"),
+            ("payment", "ch_5", None, "6.50 EUR"),
+            ("payment", "pi_8", "att_8", "500 JPY"),
+            ("refund", "pi_1", "att_1", "2.00 EUR"),
+            ("refund", "pi_2", "att_2", "2.00 EUR"),
+            ("refund", "ch_5", "att_5", "2.00 EUR"),
+            ("refund", "pi_9", None, "2.00 EUR"),
+        ]
+        assert [path for path, _ in asked] == ["/v1/charges"] * 3 + ["/v1/refunds"] * 3
+        for _, query in asked:
+            assert (query["created[gte]"], query["created[lt]"]) == (str(begin), str(begin + 86_400))
+
+    @pytest.mark.parametrize(
+        "page",
+        [
+            {"data": [{"id": "ch_1"}], "has_more": True},
+            {"data": [], "has_more": True},
+            {"data": [{"id": "ch_1"}], "has_more": False},
+            {"data": [{"id": 7}], "has_more": False},
+            {"data": None},
+        ],
+    )
+    async def test_a_statement_that_cannot_be_read_is_retryable(self, page: dict[str, object]) -> None:
+        async def answer(request: web.Request, _: Form) -> web.Response:
+            return web.json_response({"object": "list", **page})
+
+        async with scripted(answer) as address:
+            connector = stripe_at(address)
+            with pytest.raises(Retryable):
+                await connector.statement(date(2026, 11, 20))
+            await connector.close()
+
+
+def intent(command: Authorise, status: str, **other: object) -> dict[str, object]:
+    return {
+        "id": "pi_1",
+        "object": "payment_intent",
+        "amount": command.total.minor,
+        "currency": command.total.currency.lower(),
+        "metadata": {"payment_id": command.payment_id},
+        "livemode": False,
+        "status": status,
+        **other,
+    }
+
+
+class StripesWay:
+    """A PaymentIntent whose bank demands authentication, as Stripe treats it: confirmed off-session it is declined and loses its
+    means of payment; confirmed with one and a payer, it leads to the bank's page. Idempotency keys are honoured."""
+
+    def __init__(self, command: Authorise) -> None:
+        self.confirmed: dict[str, Form] = {}
+        self.lose_next = False
+        self._command = command
+        self._state = intent(command, "requires_confirmation")
+        self._said: dict[str, tuple[int, dict[str, object]]] = {}
+
+    async def answer(self, request: web.Request, form: Form) -> web.Response:
+        if request.method == "GET":
+            return web.json_response(self._state)
+        key = request.headers["Idempotency-Key"]
+        replayed = {"Idempotent-Replayed": "true"} if key in self._said else {}
+        if key not in self._said:
+            self.confirmed[key] = form
+            self._said[key] = self._confirm(form)
+        if self.lose_next:
+            self.lose_next = False
+            return web.Response(status=502, text="lost")
+        status, said = self._said[key]
+        return web.json_response(said, status=status, headers=replayed)
+
+    def _confirm(self, form: Form) -> tuple[int, dict[str, object]]:
+        error = {"type": "card_error", "code": "authentication_required", "decline_code": "authentication_required"}
+        if form.get("off_session") == "true":
+            self._state = intent(self._command, "requires_payment_method", last_payment_error=error)
+            return 402, {"error": error}
+        if "payment_method" not in form:
+            return 400, {"error": {"type": "invalid_request_error", "code": "payment_intent_unexpected_state"}}
+        action = {"type": "redirect_to_url", "redirect_to_url": {"url": "https://hooks.stripe.example/3ds"}}
+        self._state = intent(self._command, "requires_action", next_action=action)
+        return 200, self._state
 
 
 def error_answer(status: int, error: dict[str, str], headers: str = "") -> bytes:

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from connectors.http import HttpClient
 from schemas.errors import Rejected
-from schemas.ids import MakerId, MerchantId
+from schemas.ids import DeviceId, MakerId, MerchantId
 from schemas.payments import Payer
 from schemas.tables import devices, makers
 from streams.gateway import provisioning
@@ -29,7 +29,7 @@ async def test_a_device_with_its_payer_sealed(world: World) -> None:
     assert (row.name, row.token_hash) == ("Klarblick GmbH", token_hash(token))
     [device] = await world.rows(select(devices).where(devices.c.id == device_id))
     assert (device.public_key, device.locale, device.currency, device.region) == (key, "sv-SE", "SEK", "SE")
-    assert device.wear_state == "link_lost"
+    assert (device.wear_state, device.payer_provider) == ("link_lost", "stripe")
     assert b"pm_1" not in device.payer_sealed
     assert Payer.model_validate_json(world.sealer.open(device.payer_sealed, f"payer:{device_id}")) == PAYER
 
@@ -38,6 +38,8 @@ async def test_a_device_with_its_payer_sealed(world: World) -> None:
     ("wrong", "pointer"),
     [
         ({"public_key": bytes(31)}, "/public_key"),
+        ({"public_key": bytes(32)}, "/public_key"),
+        ({"public_key": b"\x01" + bytes(31)}, "/public_key"),
         ({"locale": "tlh"}, "/locale"),
         ({"locale": "not a locale"}, "/locale"),
         ({"currency": "XYZ"}, "/currency"),
@@ -46,7 +48,7 @@ async def test_a_device_with_its_payer_sealed(world: World) -> None:
     ],
 )
 async def test_a_device_that_cannot_be(world: World, wrong: dict[str, Any], pointer: str) -> None:
-    right: dict[str, Any] = {"public_key": bytes(32), "locale": "de", "currency": "EUR"}
+    right: dict[str, Any] = {"public_key": os.urandom(32), "locale": "de", "currency": "EUR"}
     with pytest.raises(Rejected) as refused:
         async with world.database.transaction() as connection:
             maker, _ = await provisioning.add_maker(connection, "Klarblick")
@@ -54,11 +56,27 @@ async def test_a_device_that_cannot_be(world: World, wrong: dict[str, Any], poin
     assert [error.pointer for error in refused.value.problem.errors] == [pointer]
 
 
+async def test_a_key_is_paired_once_by_its_maker(world: World) -> None:
+    key = os.urandom(32)
+    async with world.database.transaction() as connection:
+        one, other = [(await provisioning.add_maker(connection, "Klarblick"))[0] for _ in range(2)]
+
+        async def pair(maker: MakerId) -> DeviceId:
+            return await provisioning.add_device(
+                connection, world.sealer, public_key=key, maker=maker, locale="de", currency="EUR"
+            )
+
+        first = await pair(one)
+        with pytest.raises(Rejected, match=f"before, as {first}"):
+            await pair(one)
+        assert await pair(other) != first
+
+
 async def test_whoever_is_not_there_has_nothing(world: World) -> None:
     async with world.database.transaction() as connection:
         with pytest.raises(Rejected, match="no maker"):
             await provisioning.add_device(
-                connection, world.sealer, public_key=bytes(32), maker=MakerId.new(), locale="de", currency="EUR"
+                connection, world.sealer, public_key=os.urandom(32), maker=MakerId.new(), locale="de", currency="EUR"
             )
         with pytest.raises(Rejected, match="no merchant"):
             await provisioning.add_endpoint(connection, world.sealer, MerchantId.new(), "https://shop.example/", None)

@@ -14,7 +14,7 @@ DEVICE = Device(
     locale="en",
     wear_state=WearState.DOFFED,
     revoked=False,
-    has_payer=True,
+    payer_provider="stripe",
     wear_changed_at=NOW,
     link="newest",
 )

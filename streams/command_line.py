@@ -1,0 +1,97 @@
+"""What commands share: running on the platform's parts, explaining refusals, and showing tables or JSON."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import asdict, is_dataclass
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from pydantic import BaseModel
+
+from schemas.errors import Misconfigured, Rejected
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from schemas.money import Money
+    from streams.core.bootstrap import Parts
+
+AnyId = TypeVar("AnyId", bound=str)
+Result = TypeVar("Result")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+
+
+def with_parts(work: Callable[["Parts"], Awaitable[Result]]) -> Result:
+    """Run it on what the settings name. A refusal becomes a sentence (Misconfigured), with every field it is about."""
+    from streams.core.bootstrap import composed
+    from streams.core.settings import load
+
+    async def go() -> Result:
+        async with composed(load()) as parts:
+            return await work(parts)
+
+    try:
+        return asyncio.run(go())
+    except Rejected as refusal:
+        raise Misconfigured(explained(refusal)) from refusal
+
+
+def explained(refusal: Rejected) -> str:
+    details = [error for error in refusal.problem.errors if error.detail not in refusal.problem.detail]
+    fields = "".join(f"\n  {error.pointer} {error.detail}" for error in details)
+    return f"{refusal.problem.title}: {refusal.problem.detail}{fields}"
+
+
+def parse_id(kind: type[AnyId], text: str) -> AnyId:
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, default=_plain, indent=2, ensure_ascii=False) + "\n")
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    raise TypeError(f"a {type(value).__qualname__} is not shown")
+
+
+def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str | None]]) -> None:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, overflow="fold")  # a cut id is of no use
+    for row in rows:
+        table.add_row(*(escape(cell or "") for cell in row))
+    console().print(table)
+
+
+def console() -> "Console":
+    from rich.console import Console
+
+    made = Console(highlight=False)
+    # A file or a pipe has no width of its own; the default of 80 would break every id.
+    return made if made.is_terminal else Console(highlight=False, width=200)
+
+
+def moment(at: datetime | None) -> str:
+    """UTC, to the second."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z" if at else ""
+
+
+def amount(money: "Money | None") -> str:
+    return str(money) if money else ""

@@ -1,0 +1,79 @@
+"""The other side of a connector: other people's servers, each a process of its own on this machine, and one that says what a test
+wants to hear."""
+
+import asyncio
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def installed(path: str) -> Path:
+    """Where `make peers` put it. Fails where it is not: a test that is skipped tests nothing."""
+    found = ROOT / path
+    if not found.exists():
+        pytest.fail(f"{path} is not installed: `make peers` does it.")
+    return found
+
+
+@contextmanager
+def running(argv: Sequence[str], is_ready: Callable[[], Awaitable[bool]], log: Path, **options: str | Path) -> Iterator[None]:
+    """The process, once it is ready, until the end of the block. What it says goes to `log`."""
+    with log.open("w") as output:
+        process = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, **options)  # type: ignore[call-overload]
+        try:
+            deadline = time.monotonic() + 30
+            while not asyncio.run(is_ready()):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    pytest.fail(f"{argv[0]} did not start: {log.read_text()[-2000:]}")
+                time.sleep(0.1)
+            yield
+        finally:
+            process.terminate()
+            process.wait(timeout=10)
+
+
+async def listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
+
+
+Form = Mapping[str, str]
+Answer = Callable[[web.Request, Form], Awaitable[web.Response]]
+
+
+@asynccontextmanager
+async def scripted(answer: Answer) -> AsyncIterator[str]:
+    """A server that answers every request so; the form is what was posted."""
+
+    async def talk(request: web.Request) -> web.Response:
+        return await answer(request, {name: str(value) for name, value in (await request.post()).items()})
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", talk)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
