@@ -69,6 +69,8 @@ def test_how_journeys_end() -> None:
     assert journey([glance], [offer()], [proposal()]).outcome is Outcome.EXPIRED
     assert journey([glance, told("offers.found")], [offer()]).outcome is Outcome.ANSWERED
     assert journey([glance, told("offers.found")]).reason == "no_offer"
+    payees = journey([glance, told("payees.found")])
+    assert (payees.outcome, payees.reason) == (Outcome.ANSWERED, None)
     assert journey([glance, told("look.again")]).outcome is Outcome.LOOK_AGAIN
     assert journey([glance, told("intent.refused")]).outcome is Outcome.REFUSED
     assert journey([glance]).outcome is Outcome.NO_ANSWER
