@@ -121,7 +121,8 @@ class ProposalClosed(Shape):
     proposal_id: ProposalId
     state: Literal["cancelled", "declined", "expired"]
     reason: str = Field(
-        description="a code: doffed, folded, link_lost, declined_by_wearer, expired, superseded, key_changed, revoked"
+        description="a code: doffed, folded, link_lost, declined_by_wearer, expired, superseded, key_changed, revoked, "
+        "payee_removed"
     )
     text: str = Field(description="the same in the wearer's language")
 
@@ -202,7 +203,7 @@ class CommandResult(Shape):
 
     attempt_id: AttemptId
     kind: Literal["capture", "cancel", "refund"]
-    amount: PositiveMoney | None
+    amount: PositiveMoney | None = None
     succeeded: bool
 
 

@@ -77,9 +77,9 @@ class PaymentConformance:
     - `strangers`: connectors for the test server with well-formed credentials that it does not accept; none by default
     - `secrets`: what of the credentials nobody may see; nothing by default
 
-    Override `currency` where the server does not take euros, `day` where its books do not begin a day as the statement's time zone
-    does, `unsigned` where a webhook's signature is not in its headers, and `remembers_declines` where the provider keeps nothing of
-    a payment that was declined: it is then as if it had not been submitted."""
+    Override `currency` where the server does not take euros, `day` where its books do not begin a day as the statement's time
+    zone does, `unsigned` where a webhook's signature is not in its headers, and `remembers_declines` where the provider keeps
+    nothing of a payment that was declined: it is then as if it had not been submitted."""
 
     currency = "EUR"
     remembers_declines = True

@@ -68,11 +68,12 @@ def _certified(parsed: AlipayCredentials, key: RSAPrivateKey, now: datetime) -> 
         lambda text: signing.certificates(text, all_of_them=False),
         parsed.alipay_root_certificate or "",
     )
-    chains = {}
-    for name in ("app_certificate", "alipay_certificate"):
-        chains[name] = _usable(name, signing.certificates, getattr(parsed, name))
-        _usable(name, lambda chain: signing.check_chain(chain, roots, now), chains[name])
-    ours, theirs = chains["app_certificate"][0], chains["alipay_certificate"][0]
+    ours, *_ = _usable("app_certificate", signing.certificates, parsed.app_certificate or "")
+    # Whether Alipay issued ours is for Alipay to check; whether theirs is Alipay's, for us.
+    _usable("app_certificate", lambda certificate: signing.check_certificate(certificate, now), ours)
+    chain = _usable("alipay_certificate", signing.certificates, parsed.alipay_certificate or "")
+    _usable("alipay_certificate", lambda given: signing.check_chain(given, roots, now), chain)
+    theirs = chain[0]
     if not signing.same_key(_usable("app_certificate", signing.certificate_key, ours), key.public_key()):
         raise _wrong("app_certificate", "it is for another private key")
     return _account(

@@ -160,7 +160,7 @@ def root_serial(roots: Iterable[x509.Certificate]) -> str:
 def check_chain(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate], now: datetime) -> None:
     """Whether the first of `chain` leads, through the others, to one of `roots`, all being valid now. Raises Unusable."""
     current = chain[0]
-    _check_certificate(current, now)
+    check_certificate(current, now)
     others = list(chain[1:])
     while True:
         for root in roots:
@@ -172,9 +172,9 @@ def check_chain(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certific
                 return
         issuer = next((other for other in others if _issued_by(current, other)), None)
         if issuer is None:
-            raise Unusable("it does not lead to Alipay's root certificate")
+            raise Unusable("it does not lead to Alipay's root certificate; the ones in between belong into its file")
         others.remove(issuer)
-        _check_certificate(issuer, now)
+        check_certificate(issuer, now)
         current = issuer
 
 
@@ -196,7 +196,8 @@ def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     return True
 
 
-def _check_certificate(certificate: x509.Certificate, now: datetime) -> None:
+def check_certificate(certificate: x509.Certificate, now: datetime) -> None:
+    """Its key, the hash it is signed with, its dates. Raises Unusable."""
     certificate_key(certificate)
     try:
         algorithm = certificate.signature_hash_algorithm

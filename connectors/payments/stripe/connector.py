@@ -214,8 +214,13 @@ class StripeConnector:
             # It may be refused because it was done before; the PaymentIntent knows.
             after = await self.fetch(reference, command)
             return refused.outcome(reference) if isinstance(after, NotSubmitted) else after
+        if not replayed:
+            return outcome
         # What Stripe repeats for a known idempotency key is as old as the first time it was said.
-        return await self.fetch(reference, command) if replayed else outcome
+        now = await self.fetch(reference, command)
+        if isinstance(now, NotSubmitted):
+            return Unknown(reference=reference, reason="Stripe repeats an answer about what it does not show")
+        return now
 
     async def fetch(self, reference: str, expected: Command) -> Outcome:
         command = expected.model_copy(update={"reference": reference})

@@ -278,8 +278,9 @@ def read_event(event: Json, *, live: bool, account: str | None) -> ProviderEvent
 
 
 def _amount_of_event(kind: str, about: Json) -> Money | None:
-    """What moved, where the event is about one movement. `charge.refunded` has the sum of all refunds only."""
-    if kind == "payment_intent.succeeded":
+    """What moved, where the event is about one movement. `charge.refunded` has the sum of all refunds only. How much of a
+    reservation should be taken, a capture says that may still be on its way: only who asks about it can compare."""
+    if kind == "payment_intent.succeeded" and about.get("capture_method") != "manual":
         field = "amount_received"
     elif about.get("object") == "refund" and about.get("status") == "succeeded":
         field = "amount"

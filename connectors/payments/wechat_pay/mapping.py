@@ -249,8 +249,7 @@ def refused(code: str, reference: str) -> Outcome:
 
 
 def read_order(answer: Json, command: Authorise | Cancel, mchid: str, appid: str) -> Outcome:
-    """What an order says of the command: of a query, or of a payment by code itself. The states are those of the query's document,
-    and ACCEPT, which only the document of payment by code has."""
+    """What an order says of the command: the answer to a query, or to a payment by code itself."""
     reference = command.reference
     state = _text(answer, "trade_state")
     if (wrong := _foreign(answer, command, mchid, appid, paid=state in _PAID)) is not None:
@@ -350,7 +349,7 @@ def _other_amount(amount: Json, name: str, expected: Money, reference: str | Non
         return Unknown(reference=reference, reason=f"the answer's {name} cannot be read")
     if seen != expected.minor:
         return Mismatched(reference=reference, reason=f"{name} is {seen} instead of {expected.minor} fen")
-    if (unit or CURRENCY) != expected.currency:
+    if (CURRENCY if unit is None else unit) != expected.currency:
         return Mismatched(reference=reference, reason=f"the currency is not {expected.currency}")
     return None
 

@@ -17,10 +17,10 @@ from infra.sandbox.wechat_pay.ledger import ACCEPTED, ASKED, DECLINED
 from schemas.money import Money
 from schemas.payments import Payer, StatementLine
 
-__all__ = ["ACCEPTED", "ASKED", "CURRENCY", "DECLINED", "TITLE"]
-
 TITLE = "WeChat Pay sandbox"
 CURRENCY = "CNY"
+
+_CODES = {"ok": ACCEPTED, "declined": DECLINED, "asked": ASKED, "expired": "10"}
 
 
 def argv(port: int, host: str = "127.0.0.1", books: Path | None = None) -> list[str]:
@@ -57,12 +57,12 @@ async def seed_payer(address: str, kind: Literal["ok", "declined", "needs_action
     `declined` never has enough money. `needs_action` scans a code that is shown, and then has to `confirm`."""
     if kind == "needs_action":
         return Payer(provider="wechat_pay", customer=_openid(), payment_method="native")
-    return by_code(ACCEPTED if kind == "ok" else DECLINED)
+    return by_code(kind)
 
 
-def by_code(prefix: str) -> Payer:
-    """Whose phone shows a payment code that begins so; with `ASKED`, it then asks for a password."""
-    code = prefix + f"{secrets.randbelow(10**16):016}"
+def by_code(kind: Literal["ok", "declined", "asked", "expired"]) -> Payer:
+    """A payer who shows a payment code. After one that is `asked` the phone wants a password: that is to `confirm`."""
+    code = _CODES[kind] + f"{secrets.randbelow(10**16):016}"
     return Payer(provider="wechat_pay", customer=_openid(), payment_method=f"auth_code:{code}")
 
 

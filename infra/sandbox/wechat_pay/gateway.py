@@ -72,6 +72,7 @@ class Gateway:
             yield
         finally:
             await self._notifier.close()
+            self.ledger.end()
 
     # Letting in, answering.
 

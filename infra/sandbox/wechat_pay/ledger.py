@@ -76,9 +76,16 @@ class Ledger:
         if books is not None and books.exists():
             keys = self._read(books)
         self._journal = books.open("a", encoding="utf-8") if books is not None else None
+        if self._journal is not None:
+            # What a kill cut off must not take the next line with it; an empty line says nothing.
+            self._journal.write("\n")
         self.keys = keys or Keys.new()
         if keys is None:
             self._write("keys", self.keys.dump())
+
+    def end(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
 
     def rotate(self) -> None:
         self.keys = self.keys.rotated()
@@ -261,7 +268,7 @@ class Ledger:
             try:
                 entry = json.loads(line)
             except ValueError:
-                continue  # the last line, if the gateway was killed while it wrote
+                continue  # empty, or cut off as the gateway was killed while it wrote
             if "keys" in entry:
                 keys = Keys.load(entry["keys"])
             else:

@@ -22,6 +22,7 @@ from schemas.money import Money
 from schemas.payments import (
     Actionable,
     Authorise,
+    Command,
     Declined,
     Mismatched,
     NotSubmitted,
@@ -247,6 +248,12 @@ class TestStripe(PaymentConformance):
         ("type", "about", "kind", "minor"),
         [
             ("payment_intent.succeeded", {"amount": 650, "amount_received": 250, "currency": "eur"}, "payment", 250),
+            (
+                "payment_intent.succeeded",
+                {"amount_received": 250, "currency": "eur", "capture_method": "manual"},
+                "payment",
+                None,
+            ),
             ("payment_intent.succeeded", {"amount": 650, "currency": "eur"}, "payment", None),
             ("payment_intent.succeeded", {"amount_received": "650", "currency": "eur"}, "payment", None),
             ("payment_intent.payment_failed", {"amount_received": 0, "currency": "eur"}, "payment", None),
@@ -484,6 +491,25 @@ class TestStripe(PaymentConformance):
             assert asked == ["POST /v1/payment_intents/pi_1/confirm att_1-authorise", "GET /v1/payment_intents/pi_1 None"]
             await connector.close()
 
+    async def test_a_repeated_answer_about_what_is_not_there_is_unknown(self, order: MakeOrder) -> None:
+        refund = refund_of(order().model_copy(update={"reference": "pi_1"}))
+        said = {"id": "re_1", "object": "refund", "payment_intent": "pi_1", "amount": 650, "currency": "eur"}
+        ids = {"payment_id": refund.payment_id, "attempt_id": refund.attempt_id}
+
+        async def answer(request: web.Request, _: Form) -> web.Response:
+            if request.method == "POST":
+                return web.json_response(
+                    {**said, "metadata": ids, "status": "succeeded"}, headers={"Idempotent-Replayed": "true"}
+                )
+            if request.path == "/v1/refunds":
+                return web.json_response({"object": "list", "data": []})
+            return web.json_response(intent(refund, "succeeded", amount_received=650))
+
+        async with scripted(answer) as address:
+            connector = stripe_at(address)
+            assert isinstance(await connector.submit(refund, "a"), Unknown)
+            await connector.close()
+
     @pytest.mark.parametrize("lose_the_first_answer", [False, True])
     async def test_a_bank_that_wants_to_hear_from_the_payer_gives_a_link(
         self, order: MakeOrder, lose_the_first_answer: bool
@@ -650,7 +676,7 @@ class TestStripe(PaymentConformance):
             await connector.close()
 
 
-def intent(command: Authorise, status: str, **other: object) -> dict[str, object]:
+def intent(command: Command, status: str, **other: object) -> dict[str, object]:
     return {
         "id": "pi_1",
         "object": "payment_intent",

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -329,7 +329,7 @@ class TestWays(Support):
     async def test_a_password_is_waited_for(
         self, connector: WechatPayConnector, order: MakeOrder, charges: Books, wechat_pay_address: str, success: bool
     ) -> None:
-        command, asked = await submitted(connector, order(by=wechat_pay.by_code(wechat_pay.ASKED)))
+        command, asked = await submitted(connector, order(by=wechat_pay.by_code("asked")))
         reference = str(command.reference)
         assert asked == Actionable(reference=reference, url=None, within_s=mapping.WITHIN_S)
         assert await connector.submit(command, "again") == asked
@@ -342,11 +342,11 @@ class TestWays(Support):
             assert isinstance(ended, Declined) and ended.code == "PAYERROR"
             assert await charges(command.payment_id) == []
 
-    @pytest.mark.parametrize("prefix", [wechat_pay.ASKED, wechat_pay.DECLINED])
+    @pytest.mark.parametrize("kind", ["asked", "declined"])
     async def test_a_payment_by_code_is_reversed(
-        self, connector: WechatPayConnector, order: MakeOrder, charges: Books, prefix: str
+        self, connector: WechatPayConnector, order: MakeOrder, charges: Books, kind: Literal["asked", "declined"]
     ) -> None:
-        command, _ = await submitted(connector, order(by=wechat_pay.by_code(prefix)))
+        command, _ = await submitted(connector, order(by=wechat_pay.by_code(kind)))
         cancel = cancel_of(command)
         assert await connector.fetch(str(command.reference), cancel) == NotSubmitted(reference=command.reference)
         for _ in range(2):
@@ -357,7 +357,7 @@ class TestWays(Support):
     async def test_an_expired_code_is_declined_and_leaves_nothing(
         self, connector: WechatPayConnector, order: MakeOrder, wechat_pay_address: str
     ) -> None:
-        command, declined = await submitted(connector, order(by=wechat_pay.by_code("10")))
+        command, declined = await submitted(connector, order(by=wechat_pay.by_code("expired")))
         assert isinstance(declined, Declined) and declined.code == "AUTH_CODE_EXPIRE"
         assert await connector.fetch(str(command.reference), command) == NotSubmitted(reference=command.reference)
 
@@ -366,7 +366,7 @@ class TestWays(Support):
     ) -> None:
         """The answer to a payment was lost, and it is submitted again a minute later."""
         command, done = await submitted(connector, order())
-        later = command.model_copy(update={"payer": wechat_pay.by_code("10")})
+        later = command.model_copy(update={"payer": wechat_pay.by_code("expired")})
         assert await connector.submit(later, "b") == done
         assert await charges(command.payment_id) == [command.total]
 
@@ -465,7 +465,7 @@ class TestWays(Support):
     ) -> None:
         caplog.set_level(logging.DEBUG)
         connector = connect()
-        payer = wechat_pay.by_code(wechat_pay.DECLINED)
+        payer = wechat_pay.by_code("declined")
         command, declined = await submitted(connector, order(by=payer))
         async with answering(None) as silent:
             lost = await connect(address=silent).submit(command, "a")
@@ -725,7 +725,7 @@ class TestPeer(Support):
         assert (await ask(sdk.close, out_trade_no=gone))[0] == 204
         assert (await ask(sdk.query, out_trade_no=gone))[1]["trade_state"] == "CLOSED"
 
-        by_code = {"auth_code": wechat_pay.by_code(wechat_pay.ACCEPTED).payment_method.partition(":")[2]}
+        by_code = {"auth_code": wechat_pay.by_code("ok").payment_method.partition(":")[2]}
         status, answer = await ask(
             sdk.pay,
             description="牛奶",

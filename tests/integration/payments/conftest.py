@@ -6,6 +6,7 @@ from schemas.money import Money
 from schemas.payments import Payer, PaymentDue
 from streams.core.database import Database
 from streams.core.sealing import Sealer
+from tests.integration.payments.operated import Operated, register
 from tests.support.payments import NAME, Case, Provider
 from tests.support.rows import Rows
 
@@ -30,3 +31,10 @@ async def reserved(database: Database, sealer: Sealer, rows: Rows) -> Case:
     await case.handle()
     assert await case.state() == "authorised"
     return case
+
+
+@pytest.fixture
+def operated(database: Database, database_url: str, sealer: Sealer, monkeypatch: pytest.MonkeyPatch) -> Operated:
+    """With a provider that the test invents the answers of."""
+    register(monkeypatch)
+    return Operated(database, database_url, sealer)

@@ -1,4 +1,4 @@
-"""A payment provider that says what the test wants, with books the test can write in. It takes the place of a connector's folder."""
+"""A payment provider that says what the test wants, with books the test writes in. It takes the place of a connector's folder."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from click.testing import Result
 from sqlalchemy import insert, select, text, update
 from typer.testing import CliRunner
 
@@ -23,7 +22,7 @@ from streams.core import receipts
 from streams.core.database import Database
 from streams.core.handling import transaction
 from streams.core.sealing import Sealer
-from streams.payments import accounts, commands
+from streams.payments import commands
 from streams.payments.accounts import Accounts
 from streams.payments.work import PaymentWork
 from tests.integration.payments.invented_provider import BOOKS, Books
@@ -52,15 +51,20 @@ class Paid:
         return BOOKS[self.account]
 
 
+@dataclass(frozen=True)
+class Ran:
+    """`output`: what a user sees of both."""
+
+    exit_code: int
+    output: str
+    stdout: str
+
+
 @dataclass
 class Operated:
     database: Database
     url: str
     sealer: Sealer
-
-    @property
-    def rows(self) -> Rows:
-        return Rows(self.database, self.sealer)
 
     @property
     def connectors(self) -> Accounts:
@@ -73,13 +77,12 @@ class Operated:
     async def approved(self, total: Money | None = None, *, account: str | None = None, capture: bool = True) -> Paid:
         """As the wearer's yes leaves it: with its account, its approval and its receipt."""
         account = account or f"inv_{uuid4().hex[:12]}"
-        glasses = await self.rows.glasses(payer=Payer(provider=PROVIDER, customer="c", payment_method="m"))
-        payment = await self.rows.approved_payment(total or Money.of(1895, "SEK"), glasses=glasses, provider=PROVIDER)
+        rows = Rows(self.database, self.sealer, {PROVIDER: {"api_key": "invented-key", "account": account}})
+        glasses = await rows.glasses(payer=Payer(provider=PROVIDER, customer="c", payment_method="m"))
+        payment = await rows.approved_payment(total or Money.of(1895, "SEK"), glasses=glasses, provider=PROVIDER, capture=capture)
         async with self.database.transaction() as connection:
-            credentials = {"api_key": "invented-key", "account": account}
-            account_id = await accounts.add(connection, self.sealer, payment.merchant_id, PROVIDER, credentials)
-            taken_by = update(payments).where(payments.c.id == payment.id).values(account_id=account_id, capture=capture)
-            journey_id = JourneyId((await connection.execute(taken_by.returning(payments.c.journey_id))).scalar_one())
+            its_journey = select(payments.c.journey_id).where(payments.c.id == payment.id)
+            journey_id = JourneyId((await connection.execute(its_journey)).scalar_one())
             query = select(proposals.c.terms).where(proposals.c.id == payment.proposal_id)
             digest = sha256_hex(canonical_json((await connection.execute(query)).scalar_one()))
             await connection.execute(update(proposals).where(proposals.c.id == payment.proposal_id).values(digest=digest))
@@ -93,7 +96,7 @@ class Operated:
             ]
             for kind, content in said:
                 await receipts.append(connection, journey_id, kind, content)
-        return Paid(payment.id, journey_id, payment.merchant_id, account_id, account)
+        return Paid(payment.id, journey_id, payment.merchant_id, payment.account_id, account)
 
     async def paid(self, total: Money | None = None, *, account: str | None = None, capture: bool = True) -> Paid:
         paid = await self.approved(total, account=account, capture=capture)
@@ -113,9 +116,7 @@ class Operated:
     async def command(self, paid: Paid, kind: commands.Kind, minor: int | None = None, currency: str = "SEK") -> str:
         amount = Money.of(minor, currency) if minor is not None else None
         async with transaction(self.database) as unit:
-            attempt_id = await commands.request(
-                unit, self.connectors, paid.payment_id, kind, amount, requested_by="merchant"
-            )
+            attempt_id = await commands.request(unit, self.connectors, paid.payment_id, kind, amount, requested_by="merchant")
         assert attempt_id is not None
         await self.carry_out(paid)
         return attempt_id
@@ -135,15 +136,15 @@ class Operated:
             for statement in statements:
                 await connection.execute(text(statement), values)
 
-    async def run(self, *arguments: str, input: str | None = None, **environment: str) -> Result:
+    async def run(self, *arguments: str, input: str | None = None, **environment: str) -> Ran:
         """`augenblick …`. An error that is meant for the user is in the output, with exit status 1, as `main` has it."""
         given = {"DATABASE_URL": self.url, "AUGENBLICK_SECRET_KEY": KEY, **environment}
         result = await asyncio.to_thread(CliRunner().invoke, app, arguments, env=given, input=input)
         if isinstance(result.exception, AugenblickError):
-            result.stdout_bytes += f"{result.exception}\n".encode()
-        elif result.exception is not None and not isinstance(result.exception, SystemExit):
+            return Ran(result.exit_code, f"{result.output}{result.exception}\n", result.stdout)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
-        return result
+        return Ran(result.exit_code, result.output, result.stdout)
 
 
 def _base64(content: dict[str, str]) -> str:

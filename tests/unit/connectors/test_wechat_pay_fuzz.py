@@ -70,7 +70,7 @@ BODY = notification(KEYS, "TRANSACTION.SUCCESS", PAID)
 SIGNED_AT = datetime.now(UTC)
 HEADERS = theirs.headers(KEYS.signing, BODY)
 
-many = settings(max_examples=2_000, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+many = settings(max_examples=1_000, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=40),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
@@ -112,7 +112,8 @@ def test_it_holds_as_it_is() -> None:
 @given(position=st.integers(0, len(BODY) - 1), byte=st.integers(0, 255))
 def test_a_changed_byte_of_the_body_is_refused(position: int, byte: int) -> None:
     altered = BODY[:position] + bytes([byte]) + BODY[position + 1 :]
-    assert parsed(HEADERS, altered) == "credentials-invalid" if altered != BODY else parsed(HEADERS, altered)
+    if altered != BODY:
+        assert parsed(HEADERS, altered) == "credentials-invalid"
 
 
 @many
@@ -161,7 +162,7 @@ def test_a_strangers_signature_is_refused(body: bytes, at: int) -> None:
 # Notifications: WeChat Pay itself may send anything.
 
 
-@settings(many, max_examples=1_000)
+@settings(many, max_examples=700)
 @given(body=st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
 def test_what_is_signed_and_makes_no_sense_is_malformed(body: bytes) -> None:
     assert parsed(resigned(body), body) in ("message-malformed", "credentials-invalid")
@@ -209,7 +210,7 @@ def test_a_resource_with_another_field_is_read_or_refused(kind: str, field: str,
         assert all(isinstance(event, ProviderEvent) for event in seen)
 
 
-@settings(many, max_examples=1_000)
+@settings(many, max_examples=700)
 @given(nonce=st.text(max_size=16), text=st.text(max_size=60) | st.binary(max_size=60).map(lambda b: base64.b64encode(b).decode()))
 def test_nothing_is_opened_that_was_not_sealed(nonce: str, text: str) -> None:
     sealed = {"algorithm": signing.ENCRYPTION, "nonce": nonce, "ciphertext": text, "associated_data": "transaction"}
