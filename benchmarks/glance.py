@@ -22,6 +22,7 @@ from benchmarks.figures import Latency, print_latencies
 from infra.local.stack import LocalStack
 from infra.sandbox import sessions
 from infra.sandbox.glasses import Glasses
+from infra.sandbox.providers import DEFAULT as PROVIDER
 from infra.sandbox.world import World
 from schemas.topics import Topic
 from streams.core import topics
@@ -80,9 +81,11 @@ async def main(count: int) -> None:
     frame = sessions.picture("milk")
     with tempfile.TemporaryDirectory(prefix="augenblick-bench-") as root:
         async with LocalStack(Path(root)) as stack:
-            platform = await stack.start_platform()
+            platform = await stack.start_platform(providers=[PROVIDER])
             database = Database(create_engine(platform.environment["DATABASE_URL"]))
-            world = World(database, Sealer(platform.environment["AUGENBLICK_SECRET_KEY"]), platform.provider_address)
+            world = World(
+                database, Sealer(platform.environment["AUGENBLICK_SECRET_KEY"]), PROVIDER, platform.provider_address(PROVIDER)
+            )
             await world.settle("http://127.0.0.1:9/")
             await asyncio.sleep(3)  # what starting has stirred up settles
             platform_latency = await ours(f"ws://{platform.gateway_address}/v1/glasses", world, frame, count)

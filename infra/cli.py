@@ -36,6 +36,9 @@ RootOption = Annotated[
     typer.Option("--root", help="Where data, logs and ports are kept. Default: var/ in the checkout.", show_default=False),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+ProviderOption = Annotated[
+    str, typer.Option("--provider", help="Who takes the money: alipay, stripe or wechat_pay, of the sandbox.")
+]
 
 
 @app.callback()
@@ -51,7 +54,8 @@ _ADDRESSES = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "TRITON_URL")
 
 
 def _use_running_stack() -> None:
-    """Commands meet the stack that `augenblick up` runs here, unless the environment names servers of one's own."""
+    """Commands meet the stack that `augenblick up` (or `demo --keep`) runs here, unless the environment
+    names servers of one's own."""
     import os
 
     if any(name in os.environ for name in _ADDRESSES) or Path(".env").exists():
@@ -59,7 +63,8 @@ def _use_running_stack() -> None:
     from infra.local.stack import default_root
     from infra.local.state import running_environment
 
-    for name, value in (running_environment(default_root()) or {}).items():
+    root = default_root()
+    for name, value in (running_environment(root) or running_environment(root / "demo") or {}).items():
         os.environ.setdefault(name, value)
 
 
@@ -177,6 +182,7 @@ def demo(
     root: RootOption = None,
     as_json: JsonOption = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end, until Ctrl-C.")] = False,
+    provider: ProviderOption = "alipay",
 ) -> None:
     """One glance, all the way: recorded sessions on real components, and a table of every journey, hop by hop."""
     import asyncio
@@ -198,7 +204,7 @@ def demo(
                 if not progress.is_terminal:
                     progress.print(f"{time.monotonic() - began:5.1f} s  {what}")
 
-            async with Demo(root or default_root() / "demo", tell) as running:
+            async with Demo(root or default_root() / "demo", tell, _provider(provider)) as running:
                 shown = await running.run()
                 seconds = time.monotonic() - began
                 if as_json:
@@ -314,6 +320,15 @@ def _run_until_signalled(work: Coroutine[Any, Any, None]) -> None:
     if (number := asyncio.run(run())) is not None:
         _error("Interrupted; everything that was started has been ended.")
         raise typer.Exit(128 + number)
+
+
+def _provider(name: str) -> str:
+    from infra.sandbox.providers import NAMES
+
+    if name not in NAMES:
+        _error(f"--provider: there is no {name} in the sandbox. Choose from {', '.join(NAMES)}.")
+        raise typer.Exit(2)
+    return name
 
 
 def _components(only: str | None, known: tuple[str, ...]) -> list[str]:

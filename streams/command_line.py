@@ -72,9 +72,10 @@ def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str 
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column, overflow="fold")  # a cut id is of no use
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for number, column in enumerate(columns):
+        # A cut id is of no use; the first is what is copied.
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*(escape(cell or "") for cell in row))
     console().print(table)
@@ -85,7 +86,7 @@ def console() -> "Console":
 
     made = Console(highlight=False)
     # A file or a pipe has no width of its own; the default of 80 would break every id.
-    return made if made.is_terminal else Console(highlight=False, width=200)
+    return made if made.is_terminal else Console(highlight=False, width=400)
 
 
 def moment(at: datetime | None) -> str:

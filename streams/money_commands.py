@@ -183,6 +183,7 @@ def _comparison(compared: "Comparison") -> dict[str, object]:
             }
             for each in compared.differences
         ],
+        "reversed": list(compared.reversed),
         "undecided": [{**vars(each), "attempt_ids": sorted(each.attempt_ids)} for each in compared.undecided],
     }
 
@@ -195,11 +196,15 @@ def _summary(results: Sequence[_Reconciled], provider: str, day: date) -> str:
         for kind in ("missing", "extra", "differing")
     }
     found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    if not had:
+        return f"{provider} on {day}: no statement could be had."
     without = len(results) - len(had)
     missing_statements = f" Of {without} account{'' if without == 1 else 's'} no statement could be had." if without else ""
+    reverted = sum(len(each.reversed) for each in had)
+    taken_back = f" {reverted} lines of cancelled payments cancel each other out." if reverted else ""
     undecided = sum(len(each.undecided) for each in had)
     waiting = f" {undecided} undecided." if undecided else ""
-    return f"{provider} on {day}: {agreed} agree, {found or 'nothing differs'}.{missing_statements}{waiting}"
+    return f"{provider} on {day}: {agreed} agree, {found or 'nothing differs'}.{taken_back}{missing_statements}{waiting}"
 
 
 @secrets.command("rotate")

@@ -256,7 +256,7 @@ def _payer(text: str) -> "Payer":
     from connectors.registry import PAYMENTS
     from schemas.payments import Payer
 
-    parts = text.split(":")
+    parts = text.split(":", 2)  # a provider's name of a means of payment may have colons of its own
     if len(parts) != 3 or not all(parts):
         raise typer.BadParameter("a means of payment has three parts: provider:customer:payment_method")
     if parts[0] not in PAYMENTS:

@@ -89,7 +89,8 @@ class Platform:
         name, module = process_name(provider), sandbox.find(provider)
         return ProcessSpec(
             name=name,
-            argv=module.argv(self.ports[name]),
+            # What merchants and payers have with it outlives it, as the database does that knows them.
+            argv=module.argv(self.ports[name], books=self.layout.data / f"{name}.books"),
             log_file=self.layout.log_file(name),
             ready=partial(_answers, module, self.provider_address(provider)),
             remedy="It comes with the extra `local`: `make setup`.",

@@ -7,8 +7,9 @@ not know. It has no faults of its own: infra/sandbox/proxy.py goes before it.
 
 import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import httpx
@@ -36,8 +37,9 @@ web.run_app(app, host=sys.argv[1], port=int(sys.argv[2]), print=None)
 _CARDS = {"ok": "4242424242424242", "declined": "4000000000000341", "needs_action": "4000002500003155"}
 
 
-def argv(port: int, host: str = "127.0.0.1") -> list[str]:
-    """The command that runs it. It is ready when `is_ready` says so, forgets everything at its end, and ends on SIGTERM."""
+def argv(port: int, host: str = "127.0.0.1", books: Path | None = None) -> list[str]:
+    """The command that runs it. It is ready when `is_ready` says so, forgets everything at its end (`books` or not), and ends on
+    SIGTERM."""
     return [sys.executable, "-c", _PROGRAM, host, str(port)]
 
 
@@ -129,10 +131,17 @@ async def confirm(address: str, reference: str, success: bool = True) -> None:
     await authenticate(address, reference, success=success)
 
 
-async def register_webhook(address: str, url: str, secret: str) -> None:
-    """From now on every event is posted to `url`, signed with `secret`, a second after it happened."""
+async def listen(address: str, urls: Sequence[str]) -> None:
+    """Every event goes to all of them: what is about another account's payment is unknown there."""
+    for number, url in enumerate(urls):
+        await register_webhook(address, url, WEBHOOK_SECRET, name=f"account-{number}")
+
+
+async def register_webhook(address: str, url: str, secret: str, name: str = "augenblick") -> None:
+    """From now on every event is posted to `url`, signed with `secret`, a second after it happened. The last of a `name`
+    counts."""
     async with _client(address, API_KEY) as client:
-        (await client.post("/_config/webhooks/augenblick", json={"url": url, "secret": secret})).raise_for_status()
+        (await client.post(f"/_config/webhooks/{name}", json={"url": url, "secret": secret})).raise_for_status()
 
 
 def _client(address: str, api_key: str) -> httpx.AsyncClient:

@@ -94,14 +94,18 @@ def build_app(secret_file: Path, record_file: Path) -> Starlette:
         fault = replace(faults)
         status = fault.status if failing else 200
         if not (failing and fault.ignore):
+            data = message.get("data", {})
             record.add(
                 {
                     "id": request.headers["webhook-id"],
                     "type": message.get("type"),
                     "order": message.get("order_id"),
                     "sequence": message.get("sequence"),
-                    "state": message.get("data", {}).get("state"),
-                    "payment": message.get("data", {}).get("payment_id"),
+                    "state": data.get("state"),
+                    "payment": data.get("payment_id"),
+                    "captured": (data.get("captured") or {}).get("minor"),
+                    "refunded": (data.get("refunded") or {}).get("minor"),
+                    "command": (data.get("command") or {}).get("attempt_id"),
                 },
                 answered=status,
             )

@@ -1,7 +1,8 @@
 """The payment providers of the sandbox, each a process with books of its own. Their modules offer the same functions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 from schemas.payments import Payer, StatementLine
@@ -22,7 +23,9 @@ class SandboxProvider(Protocol):
     CURRENCY: str | None
     """The only currency it takes, or None for any."""
 
-    def argv(self, port: int) -> list[str]: ...
+    def argv(self, port: int, *, books: Path | None = None) -> list[str]:
+        """With `books`, a file, it goes on where it ended, if it can."""
+        ...
 
     def address(self, port: int) -> str: ...
 
@@ -34,6 +37,10 @@ class SandboxProvider(Protocol):
 
     async def seed_payer(self, address: str, kind: Kind = "ok") -> Payer:
         """A payer whose means of payment is accepted, declined, or asks the payer to act first."""
+        ...
+
+    async def listen(self, address: str, urls: Sequence[str]) -> None:
+        """Where notifications are to go, for a provider that has to be told so beforehand."""
         ...
 
     async def confirm(self, address: str, reference: str, success: bool = True) -> None:

@@ -1,6 +1,7 @@
 """The demo's result: a table a person likes to read, or one JSON document."""
 
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from rich import box
 from rich.console import Console, Group
@@ -8,13 +9,18 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from infra.sandbox.demo import Demonstration, Told
+from infra.sandbox import providers
+from infra.sandbox.demo import Confirmed, Demonstration, Notification, Told
 from streams.console.service import Hop
 
 _BAR = 28  # characters
 _NEXT = (
-    ("augenblick demo --keep", "the same, and everything stays up: open the links, Ctrl-C ends it"),
-    ("augenblick drill --payments 50 --kills 5", "kill processes while money moves, then count to the cent"),
+    ("augenblick demo --keep", "the same, and everything stays up: open the links, Ctrl-C ends it; meanwhile, elsewhere:"),
+    ("  augenblick payments show {payment}", "all that is known of the payment: commands, notifications, webhooks"),
+    ("  augenblick receipts verify {journey}", "that nothing in the journey's record was altered or removed"),
+    ("  augenblick reconcile {provider} {day}", "the provider's own list of the day against ours"),
+    ("augenblick demo --provider {other}", "the same with another payment provider"),
+    ("augenblick drill --payments 50 --kills 5 --faults 0.2", "kill processes while money moves, then count to the cent"),
     ("augenblick up", "the platform for your own glasses; `augenblick status`, `augenblick down`"),
     ("docs/makers.md · docs/merchants.md · docs/operators.md", "how to connect, to be told, and to watch"),
 )
@@ -24,6 +30,7 @@ def document(shown: Demonstration, seconds: float) -> dict[str, Any]:
     """Times in milliseconds; `starts_ms` counts from the journey's first hop."""
     return {
         "seconds": round(seconds, 1),
+        "provider": shown.provider,
         "ready_after_s": round(shown.ready_after_s, 1),
         "notes": shown.notes,
         "addresses": shown.addresses,
@@ -42,11 +49,24 @@ def _journey(told: Told) -> dict[str, Any]:
         "refused": told.replayed.refused,
         "frames_too_late": told.replayed.too_late,
         "charges_in_the_providers_books": told.charges,
+        "moved_in_the_providers_books": [
+            {"kind": line.kind, "reference": line.reference, "amount": str(line.amount)} for line in told.moved
+        ],
+        "notifications": [
+            {"kind": each.kind, "repeated": each.repeated, "processed": each.after is not None} for each in told.notifications
+        ],
+        "confirmed_on_the_phone": _confirmed(told.confirmed) if told.confirmed else None,
         "glance_to_answer_ms": _rounded(journey.glance_to_answer_ms),
         "glance_to_paid_ms": _rounded(journey.glance_to_paid_ms),
         "trace": told.trace,
         "payments": [
-            {"payment_id": one.id, "state": one.state, "total": str(one.total), "reference": one.provider_reference}
+            {
+                "payment_id": one.id,
+                "provider": one.provider,
+                "state": one.state,
+                "total": str(one.total),
+                "reference": one.provider_reference,
+            }
             for one in records.payments
         ],
         "webhooks": [
@@ -67,7 +87,16 @@ def _journey(told: Told) -> dict[str, Any]:
     }
 
 
+def _confirmed(confirmed: Confirmed) -> dict[str, float]:
+    """`heard_after_ms`: what the wearer heard of it; `next_question_after_ms`: when the janitor would have asked."""
+    return {
+        "heard_after_ms": _rounded((confirmed.heard - confirmed.at).total_seconds() * 1000) or 0.0,
+        "next_question_after_ms": _rounded((confirmed.next_question - confirmed.at).total_seconds() * 1000) or 0.0,
+    }
+
+
 def print_table(console: Console, shown: Demonstration, seconds: float) -> None:
+    console.print(f"Paid with {providers.find(shown.provider).TITLE}.", style="bold")
     for told in shown.told:
         console.print(_panel(told))
     summary = Table("journey", "what the wearer was told last", "glance to answer", "glance to paid", box=box.SIMPLE_HEAD)
@@ -86,10 +115,28 @@ def print_table(console: Console, shown: Demonstration, seconds: float) -> None:
         console.print("The traces' links answer while the demo is kept up: augenblick demo --keep.")
     console.print(f"Everything was ready after {shown.ready_after_s:.1f} s; the whole demo took {seconds:.1f} s.\n")
     next_steps = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    words = _words(shown)
     for command, meaning in _NEXT:
-        next_steps.add_row(Text(command, style="bold"), meaning)
+        next_steps.add_row(Text(command.format(**words), style="bold"), meaning)
     console.print("What to try next", style="bold")
     console.print(next_steps)
+
+
+def _words(shown: Demonstration) -> dict[str, str]:
+    """For the commands to try: of the first journey that was paid."""
+    told = next(each for each in shown.told if each.moved)
+    return {
+        "payment": told.records.payments[-1].id,
+        "journey": told.journey.id,
+        "provider": shown.provider,
+        "day": f"{told.moved[0].occurred_at.astimezone(_zone(shown.provider)):%Y-%m-%d}",
+        "other": next(name for name in providers.NAMES if name != shown.provider),
+    }
+
+
+def _zone(provider: str) -> ZoneInfo:
+    """Where the provider's days begin."""
+    return ZoneInfo("Asia/Shanghai" if providers.find(provider).CURRENCY == "CNY" else "UTC")
 
 
 def _panel(told: Told) -> Panel:
@@ -103,8 +150,16 @@ def _panel(told: Told) -> Panel:
     if told.records.payments:
         payment = told.records.payments[-1]
         lines.append(Text(f"payment   {payment.total} {payment.state} at {payment.provider}, {payment.provider_reference}"))
-    charges = {0: "nothing was charged", 1: "charged once"}.get(told.charges, f"CHARGED {told.charges} TIMES")
-    lines.append(Text(f"books     the provider's own: {charges}"))
+    if told.confirmed:
+        phone = _confirmed(told.confirmed)
+        lines.append(
+            Text(f"phone     confirmed there; the glasses heard of it {_milliseconds(phone['heard_after_ms'])} later, by the")
+        )
+        lines.append(
+            Text(f"          notification: nobody was to ask the provider for {_milliseconds(phone['next_question_after_ms'])}")
+        )
+    lines.append(Text(f"books     the provider's own: {_charged(told)}"))
+    lines += [Text(f"notified  {_notified(each)}") for each in told.notifications]
     for line in told.webhooks:
         verdict = "refused" if line["refused"] else "signature verified"
         lines.append(Text(f"webhook   {line['type']}, number {line['sequence']} of its order, {verdict} by the merchant"))
@@ -119,6 +174,18 @@ def _panel(told: Told) -> Panel:
         times += f" · glance to paid {_milliseconds(told.journey.glance_to_paid_ms)}"
     title = f"[bold]{told.replayed.session.title}[/] ({wearer.locale}, {wearer.currency})"
     return Panel(Group(*lines), title=title, title_align="left", subtitle=times, subtitle_align="right", box=box.ROUNDED)
+
+
+def _charged(told: Told) -> str:
+    if not told.moved:
+        return "nothing was charged"
+    times = "charged once" if told.charges == 1 else f"CHARGED {told.charges} TIMES"
+    return f"{times}, {', '.join(str(line.amount) for line in told.moved)}"
+
+
+def _notified(each: Notification) -> str:
+    looked = "not looked at yet" if each.after is None else f"looked at within {_milliseconds(each.after.total_seconds() * 1000)}"
+    return f"of a {each.kind} by the provider, signature verified, {looked}"
 
 
 def _hops(told: Told) -> Table:

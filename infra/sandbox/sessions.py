@@ -1,5 +1,6 @@
 """Recorded sessions of glasses, and their replay over the real WebSocket."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Annotated, Literal
@@ -7,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from infra.sandbox.glasses import Glasses, Message
+from infra.sandbox.providers import Kind
 from schemas.recognition import Intent, Shape
 
 
@@ -47,13 +49,26 @@ class Approve(Shape):
     expect: Literal["captured", "declined", "action_required", "intent.refused"]
 
 
-Step = Annotated[Wear | Look | RequestPayment | Approve, Field(discriminator="do")]
+class Confirm(Shape):
+    """The payer does on the phone what the wallet asks for there."""
+
+    do: Literal["confirm"]
+    expect: Literal["captured"]
+
+
+Step = Annotated[Wear | Look | RequestPayment | Approve | Confirm, Field(discriminator="do")]
+
+Phone = Callable[[str], Awaitable[None]]
+"""Confirms what waits for it in a journey."""
 
 
 class Session(Shape):
+    """`payer`: what the wearer's means of payment does when it is charged."""
+
     name: str
     title: str
     wearer: Wearer
+    payer: Kind = "ok"
     steps: tuple[Step, ...]
 
 
@@ -75,7 +90,7 @@ class Replayed:
 
 _PATIENCE = 10  # frames
 
-NAMES = ("price", "pay", "unclear", "doffed")
+NAMES = ("price", "pay", "phone", "unclear", "doffed")
 
 
 def load(name: str) -> Session:
@@ -86,7 +101,7 @@ def picture(name: str) -> bytes:
     return files("infra.sandbox").joinpath(f"pictures/{name}.jpg").read_bytes()
 
 
-async def replay(session: Session, glasses: Glasses) -> Replayed:
+async def replay(session: Session, glasses: Glasses, phone: Phone) -> Replayed:
     """Step by step. Raises UnexpectedAnswer, or TimeoutError where nothing comes."""
     replayed = Replayed(session)
     looked: Message = {}
@@ -107,6 +122,9 @@ async def replay(session: Session, glasses: Glasses) -> Replayed:
                 _told(replayed, proposed, step.expect)
             case Approve():
                 _told(replayed, await _approve(glasses, proposed, step), step.expect)
+            case Confirm():
+                await phone(replayed.journey_id)
+                _told(replayed, await glasses.payment(replayed.journey_id, step.expect), step.expect)
     return replayed
 
 

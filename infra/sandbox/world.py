@@ -20,6 +20,7 @@ from streams.gateway import provisioning
 from streams.payments import accounts
 
 SHOPS = {"Kvartersbutiken": "kvartersbutiken.csv", "Eckladen": "eckladen.csv"}
+SHOPS_IN_CHINA = {"街角便利店": "jiejiao.csv", "小满超市": "xiaoman.csv"}
 GERMAN = Wearer(locale="de-DE", currency="EUR", region="DE")
 
 
@@ -39,13 +40,15 @@ class Device:
 
 class World:
     """`provider` is the sandbox's payment provider at `address`, where each merchant has an account and each wearer a means of
-    payment."""
+    payment. The shops sell in a currency that it takes. `public_url` is the gateway's, for its notifications."""
 
-    def __init__(self, database: Database, sealer: Sealer, provider: str, address: str) -> None:
+    def __init__(self, database: Database, sealer: Sealer, provider: str, address: str, *, public_url: str | None = None) -> None:
         self._database = database
         self._sealer = sealer
-        self._provider = provider
+        self._name = provider
+        self._provider = providers.find(provider)
         self._address = address
+        self._public_url = public_url
         self.maker: MakerId
         self.maker_token = ""
         self.merchants: list[Merchant] = []
@@ -53,24 +56,28 @@ class World:
     async def settle(self, webhook_url: str) -> Sequence[Merchant]:
         """Let the maker and the merchants in, each with a catalogue and a webhook address. Where the sandbox was settled
         before, the shops of that time no longer sell anything."""
+        urls = []
         async with self._database.transaction() as connection:
-            closed = select(merchants.c.id).where(merchants.c.name.in_(SHOPS))
+            closed = select(merchants.c.id).where(merchants.c.name.in_([*SHOPS, *SHOPS_IN_CHINA]))
             await connection.execute(delete(catalogue_products).where(catalogue_products.c.merchant_id.in_(closed)))
             self.maker, self.maker_token = await provisioning.add_maker(connection, "Sandbox Glasses")
-            for name, file in SHOPS.items():
+            for name, file in (SHOPS_IN_CHINA if self._provider.CURRENCY == "CNY" else SHOPS).items():
                 merchant, token = await provisioning.add_merchant(connection, name)
                 _, secret = await provisioning.add_endpoint(connection, self._sealer, merchant, webhook_url, None)
-                credentials = providers.find(self._provider).credentials(self._address)
-                await accounts.add(connection, self._sealer, merchant, self._provider, credentials)
+                credentials = self._provider.credentials(self._address)
+                account = await accounts.add(connection, self._sealer, merchant, self._name, credentials)
+                if (url := accounts.notification_url(self._public_url, self._name, account)) is not None:
+                    urls.append(url)
                 rows = parse_catalogue(files("infra.sandbox").joinpath(f"catalogues/{file}").read_bytes())
                 await import_catalogue(connection, merchant, rows, datetime.now(UTC))
                 self.merchants.append(Merchant(merchant, name, token, secret))
+        await self._provider.listen(self._address, urls)
         return self.merchants
 
     async def wearer(self, wearer: Wearer = GERMAN, kind: providers.Kind = "ok") -> Device:
         """New glasses, paired, with a means of payment."""
         key = DeviceKey()
-        payer = await providers.find(self._provider).seed_payer(self._address, kind)
+        payer = await self._provider.seed_payer(self._address, kind=kind)
         async with self._database.transaction() as connection:
             device = await provisioning.add_device(
                 connection,

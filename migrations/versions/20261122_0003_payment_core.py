@@ -266,6 +266,7 @@ def upgrade() -> None:
     )
     op.execute("UPDATE payments SET captured_minor = total_minor WHERE state = 'captured'")
     op.execute("UPDATE attempts SET begun_at = created_at")
+    op.execute("UPDATE devices SET payer_provider = 'stripe' WHERE payer_sealed IS NOT NULL")  # the only one there was
     for table, checks in _CHECKS.items():
         for name, condition in checks.items():
             op.create_check_constraint(op.f(f"ck_{table}_{name}"), table, condition)

@@ -9,7 +9,7 @@ edge is also looked for in the statements of the days it touches before it is ca
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from connectors.ports import PaymentConnector
 from schemas.errors import Rejected, Retryable
 from schemas.ids import AccountId
 from schemas.money import Money
-from schemas.payments import StatementLine
+from schemas.payments import PaymentState, StatementLine
 from schemas.tables import attempts, payments
 from streams.core.database import Database
 
@@ -93,13 +93,15 @@ class Difference:
 @dataclass(frozen=True)
 class Comparison:
     """`undecided`: neither in this day's statement nor before, and the next day's cannot be had yet. The totals count what stands
-    in this day's books, payments less refunds, in minor units by currency."""
+    in this day's books, payments less refunds, in minor units by currency. `reversed`: lines of payments that ended without money
+    on our side, taken and given back at once by the provider's."""
 
     differences: tuple[Difference, ...]
     undecided: tuple[Movement, ...]
     agreed: int
     ours: dict[str, int]
     theirs: dict[str, int]
+    reversed: tuple[StatementLine, ...] = ()
 
 
 def compare(
@@ -246,7 +248,9 @@ async def reconcile(
     if compared.undecided and day.end <= now:
         after = await _if_there(statements, day.next)
         compared = compare(day, ours, lines, before=before, after=after)
-    return await _with_remarks(database, account_ids, compared)
+    known = await _known_of_extra(database, account_ids, compared)
+    around = [*before, *lines, *await _lines_around(statements, day, compared, known, now)]
+    return _with_what_is_known(compared, known, around)
 
 
 async def _lines_before(statements: Statements, day: Day, ours: Sequence[Movement]) -> Sequence[StatementLine]:
@@ -267,17 +271,56 @@ async def _if_there(statements: Statements, day: Day) -> Sequence[StatementLine]
         return None
 
 
-async def _with_remarks(database: Database, account_ids: Sequence[AccountId], compared: Comparison) -> Comparison:
+async def _known_of_extra(
+    database: Database, account_ids: Sequence[AccountId], compared: Comparison
+) -> dict[str, list["KnownPayment"]]:
     references = {each.theirs.reference for each in compared.differences if each.kind == "extra" and each.theirs}
     if not references:
-        return compared
+        return {}
     async with database.transaction() as connection:
-        known = await remarks(connection, account_ids, sorted(references))
-    told = (
-        replace(each, remark=known.get(each.theirs.reference)) if each.kind == "extra" and each.theirs else each
+        return await known_payments(connection, account_ids, sorted(references))
+
+
+async def _lines_around(
+    statements: Statements, day: Day, compared: Comparison, known: Mapping[str, Sequence["KnownPayment"]], now: datetime
+) -> Sequence[StatementLine]:
+    """Of the next day, where what is extra at the end of this one may have been reversed."""
+    at_the_end = (
+        each.theirs
         for each in compared.differences
+        if each.kind == "extra" and each.theirs and each.theirs.occurred_at > day.end - EDGE
     )
-    return replace(compared, differences=tuple(told))
+    if now < day.end or not any(_ended_without_money(line, known) for line in at_the_end):
+        return ()
+    return await _if_there(statements, day.next) or ()
+
+
+def _ended_without_money(line: StatementLine, known: Mapping[str, Sequence["KnownPayment"]]) -> bool:
+    return any(payment.state in _WITHOUT_MONEY for payment in known.get(line.reference, ()))
+
+
+def _with_what_is_known(
+    compared: Comparison, known: Mapping[str, Sequence["KnownPayment"]], around: Sequence[StatementLine]
+) -> Comparison:
+    """Some providers cancel what was just paid by giving it back. Of such a payment there is nothing in our books: a line that has
+    its opposite is no difference."""
+    pairs = Counter((line.kind, line.reference, line.amount) for line in around)
+    differences, reversed_lines = [], []
+    for each in compared.differences:
+        line = each.theirs
+        if each.kind != "extra" or line is None:
+            differences.append(each)
+            continue
+        opposite = ("refund" if line.kind == "payment" else "payment", line.reference, line.amount)
+        if _ended_without_money(line, known) and pairs[opposite] == pairs[line.kind, line.reference, line.amount]:
+            reversed_lines.append(line)
+        else:
+            remark = "; ".join(sorted(payment.said for payment in known.get(line.reference, ())))
+            differences.append(replace(each, remark=remark or None))
+    return replace(compared, differences=tuple(differences), reversed=tuple(reversed_lines))
+
+
+_WITHOUT_MONEY = {PaymentState.CANCELLED, PaymentState.DECLINED, PaymentState.FAILED, PaymentState.EXPIRED}
 
 
 # Reading our books.
@@ -333,14 +376,28 @@ def _movement(row: Any) -> Movement:
     )
 
 
-async def remarks(connection: AsyncConnection, account_ids: Sequence[AccountId], references: Sequence[str]) -> dict[str, str]:
-    """What we know of payments with these references: for a line that is extra, it may say why."""
+@dataclass(frozen=True)
+class KnownPayment:
+    id: str
+    state: str
+    frozen: bool
+
+    @property
+    def said(self) -> str:
+        return f"our {self.id} is {self.state}{', frozen' if self.frozen else ''}"
+
+
+async def known_payments(
+    connection: AsyncConnection, account_ids: Sequence[AccountId], references: Sequence[str]
+) -> dict[str, list[KnownPayment]]:
+    """Payments of ours that the provider knows by these references: for a line that is extra they may say why."""
     query = (
-        select(attempts.c.reference, payments.c.id, payments.c.state, payments.c.frozen_at)
+        select(attempts.c.reference, payments.c.id, payments.c.state, payments.c.frozen_at.is_not(None).label("frozen"))
         .join(payments, payments.c.id == attempts.c.payment_id)
         .where(attempts.c.reference.in_(references), payments.c.account_id.in_(account_ids))
+        .distinct()
     )
-    by_reference: dict[str, set[str]] = defaultdict(set)
+    found: defaultdict[str, list[KnownPayment]] = defaultdict(list)
     for row in await connection.execute(query):
-        by_reference[row.reference].add(f"our {row.id} is {row.state}{', frozen' if row.frozen_at else ''}")
-    return {reference: "; ".join(sorted(of_it)) for reference, of_it in by_reference.items()}
+        found[row.reference].append(KnownPayment(row.id, row.state, row.frozen))
+    return found

@@ -44,7 +44,7 @@ class RunningPlatform:
 
     @property
     def provider(self) -> str:
-        return self.plan.provider_address
+        return self.plan.provider_address("stripe")
 
     @property
     def zipkin(self) -> str:
@@ -68,11 +68,12 @@ class RunningPlatform:
 async def running_platform(stack: LocalStack, settings: dict[str, str]) -> AsyncIterator[RunningPlatform]:
     """`stack` names every server; its supervisor runs the roles as well, and ends them with it."""
     receiver = Receiver(stack.layout)
-    plan = await stack.start_platform(receiver.spec(), settings=settings)
+    plan = await stack.start_platform(receiver.spec(), settings=settings, providers=["stripe"])
     environment = plan.environment
     database = Database(create_engine(environment["DATABASE_URL"]))
     try:
-        rows = Rows(database, Sealer(environment["AUGENBLICK_SECRET_KEY"]))
+        credentials = localstripe.credentials(plan.provider_address("stripe"))
+        rows = Rows(database, Sealer(environment["AUGENBLICK_SECRET_KEY"]), {"stripe": credentials})
         shop = await rows.merchant()
         _, secret = await rows.endpoint(shop, receiver.url)
         receiver.trust([secret])

@@ -30,7 +30,9 @@ class Call(StrEnum):
 
 
 def verdict(call: Call, code: str) -> Verdict:
-    return _BY_CALL[call].get(code) or _COMMON.get(_without_origin(code), Verdict.UNKNOWN)
+    plain = _without_origin(code)
+    # v1 writes the bill's codes small.
+    return _BY_CALL[call].get(plain.upper() if call is Call.BILL else code) or _COMMON.get(plain, Verdict.UNKNOWN)
 
 
 def documented(call: Call) -> frozenset[str]:

@@ -119,7 +119,8 @@ class WechatPayConnector:
             raise Retryable(f"WeChat Pay answered {code}.")
 
     async def open(self, command: Authorise, key: str) -> Opened | RefusedByProvider:
-        return mapping.not_possible(command, key, self._notify_url) or Opened(reference=key)
+        impossible = mapping.not_possible(command, key) or mapping.not_now(command, self._notify_url)
+        return impossible or Opened(reference=key)
 
     async def submit(self, command: Command, key: str) -> Outcome:
         reference = command.reference
@@ -195,8 +196,11 @@ class WechatPayConnector:
     # Commands.
 
     async def _pay(self, command: Authorise, reference: str) -> Outcome:
-        if (impossible := mapping.not_possible(command, reference, self._notify_url)) is not None:
+        if (impossible := mapping.not_possible(command, reference)) is not None:
             return impossible.model_copy(update={"reference": reference})
+        if (refusal := mapping.not_now(command, self._notify_url)) is not None:
+            before = await self.fetch(reference, command)
+            return refusal.model_copy(update={"reference": reference}) if isinstance(before, NotSubmitted) else before
         means, account = mapping.means_of(command.payer), self._account
         assert means is not None, "not_possible looks at it first"
         body = mapping.order(
@@ -219,7 +223,7 @@ class WechatPayConnector:
         if mapping.verdict(code) is mapping.Verdict.UNSURE:
             return Unknown(reference=reference, reason=f"WeChat Pay answered {code}")
         after = await self.fetch(reference, command)
-        return mapping.refused(code, reference) if isinstance(after, NotSubmitted) else after
+        return mapping.refused(code, command) if isinstance(after, NotSubmitted) else after
 
     def _to_be_confirmed(self, answer: Mapping[str, Any], reference: str) -> Outcome:
         code_url, prepay_id = answer.get("code_url"), answer.get("prepay_id")
@@ -252,10 +256,9 @@ class WechatPayConnector:
         answer = await self._call("GET", self._order(reference))
         if not answer.good:
             code = mapping.error_code(answer.data)
-            known = not mapping.no_such_order(code)
-            return (
-                Unknown(reference=reference, reason=f"WeChat Pay answered {code}") if known else NotSubmitted(reference=reference)
-            )
+            if mapping.no_such_order(code):
+                return NotSubmitted(reference=reference)
+            return Unknown(reference=reference, reason=f"WeChat Pay answered {code}")
         before = mapping.read_order(answer.data, command, account.mchid, account.appid)
         if not isinstance(before, NotSubmitted):
             return before
@@ -275,7 +278,7 @@ class WechatPayConnector:
         answer = await self._call("POST", REFUNDS, mapping.refund(command, self._notify_url))
         if answer.good:
             return mapping.read_refund(answer.data, command)
-        return mapping.refused(mapping.error_code(answer.data), command.reference)
+        return mapping.refused(mapping.error_code(answer.data), command)
 
     # Calls.
 

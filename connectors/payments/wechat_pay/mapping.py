@@ -161,10 +161,9 @@ def means_of(payer: Payer) -> Means | None:
     return None
 
 
-def not_possible(command: Authorise, key: str, notify_url: str | None) -> RefusedByProvider | None:
-    """Why WeChat Pay could not be asked for this at all, or None."""
-    means = means_of(command.payer)
-    if means is None:
+def not_possible(command: Authorise, key: str) -> RefusedByProvider | None:
+    """Why WeChat Pay could never be asked for this, or None."""
+    if means_of(command.payer) is None:
         return _refusal("payer_not_representable", "The means of payment is none that WeChat Pay has.")
     if not command.capture:
         return _refusal("capture_later_not_offered", "WeChat Pay takes the money at once; it cannot be reserved.")
@@ -172,7 +171,13 @@ def not_possible(command: Authorise, key: str, notify_url: str | None) -> Refuse
         return _refusal("currency_not_offered", f"WeChat Pay takes {CURRENCY} here.")
     if not _OUT_TRADE_NO.fullmatch(key):
         return _refusal("reference_not_representable", "An order's number has up to 32 letters, digits and _ - | *.")
-    if notify_url is None and not means.by_code:
+    return None
+
+
+def not_now(command: Authorise, notify_url: str | None) -> RefusedByProvider | None:
+    """Why it cannot be asked for as things are set up, or None. It may have been asked for before, when they were not."""
+    means = means_of(command.payer)
+    if notify_url is None and means is not None and not means.by_code:
         return _refusal("notify_url_missing", "WeChat Pay demands an address for its notifications, and none is set.")
     return None
 
@@ -235,14 +240,15 @@ def no_such_refund(code: str) -> bool:
     return code in _NOT_ORDERS
 
 
-def refused(code: str, reference: str) -> Outcome:
-    """What an error code alone says of a command that was not done before."""
+def refused(code: str, command: Authorise | Cancel | Refund) -> Outcome:
+    """What an error code says of a command that was not done before."""
+    reference = command.reference
     match verdict(code):
-        case Verdict.DECLINED:
+        case Verdict.DECLINED if not isinstance(command, Cancel):
             return Declined(reference=reference, code=code, message=CODES[code][1])
-        case Verdict.REFUSED | Verdict.MISSING:
+        case Verdict.DECLINED | Verdict.REFUSED | Verdict.MISSING:
             return RefusedByProvider(reference=reference, code=code, message=CODES[code][1])
-        case Verdict.WAITING:
+        case Verdict.WAITING if isinstance(command, Authorise):
             return Actionable(reference=reference, url=None, within_s=WITHIN_S)
         case _:
             return Unknown(reference=reference, reason=f"WeChat Pay answered {code}")

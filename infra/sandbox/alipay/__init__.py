@@ -11,8 +11,10 @@ merchant gets.
 
 import ssl
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import httpx
@@ -53,10 +55,10 @@ class Trade:
         return self.total if self.taken_at else None
 
 
-def argv(port: int, host: str = "127.0.0.1", *, books: str | None = None) -> list[str]:
+def argv(port: int, host: str = "127.0.0.1", *, books: Path | str | None = None) -> list[str]:
     """The command that runs it. It is ready when `is_ready` says so, and ends on SIGTERM. With `books`, a file, it remembers its
     trades, payers and keys when it is started again; without, it forgets them at its end."""
-    kept = ["--books", books] if books else []
+    kept = ["--books", str(books)] if books else []
     return [sys.executable, "-m", "infra.sandbox.alipay", "--host", host, "--port", str(port), *kept]
 
 
@@ -134,6 +136,10 @@ def notification(address: str, reference: str, at: datetime, **changed: str) -> 
     with httpx.Client(base_url=address, timeout=10, trust_env=False, verify=_NO_TLS) as client:
         asked = {"reference": reference, "at": at.isoformat(), "changed": changed}
         return client.post(f"{PATH}/notification", json=asked).raise_for_status().content
+
+
+async def listen(address: str, urls: Sequence[str]) -> None:
+    """Nothing to do: each trade says where its notifications go."""
 
 
 async def set_faults(address: str, **faults: Any) -> None:

@@ -93,6 +93,8 @@ class Books:
         if journal and journal.exists():
             self._replay(journal)
         self._journal = journal.open("a", encoding="utf-8", buffering=1) if journal else None
+        if self._journal and self._journal.tell():
+            self._journal.write("\n")  # the last line may have been cut short
 
     def close(self) -> None:
         if self._journal:
@@ -343,9 +345,9 @@ class Books:
     def _replay(self, journal: Path) -> None:
         for line in journal.read_text(encoding="utf-8").splitlines():
             try:
-                entry = json.loads(line)
+                entry = json.loads(line or "x")
             except ValueError:
-                continue  # killed in the middle of its last line
+                continue  # killed in the middle of it
             if "payer" in entry:
                 payer = Payer(**entry["payer"])
                 self.payers[payer.number] = payer

@@ -6,6 +6,7 @@ WeChat Pay stands in `gateway.py`. Its secrets are made when it first begins and
 
 import secrets
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -90,6 +91,10 @@ async def moved(address: str) -> list[StatementLine]:
             number = None if refund["out_refund_no"] == "0" else refund["out_refund_no"]
             lines.append(_line("refund", refund["refund"], refund["at"], **about, attempt_id=number))
     return sorted(lines, key=lambda line: line.occurred_at)
+
+
+async def listen(address: str, urls: Sequence[str]) -> None:
+    """Nothing to do: each order says where its notifications go; of payments by code there are none (see `notify_also`)."""
 
 
 async def set_faults(address: str, **faults: Any) -> None:

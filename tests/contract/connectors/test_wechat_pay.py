@@ -41,6 +41,7 @@ from schemas.payments import (
     NotSubmitted,
     Payer,
     ProviderEvent,
+    Refund,
     RefusedByProvider,
     Succeeded,
     Unknown,
@@ -406,6 +407,11 @@ class TestWays(Support):
     ) -> None:
         connector = connect(notify_url=None)
         assert isinstance(await connector.open(order(by=waiting_payer), "a"), RefusedByProvider)
+        late = order(by=waiting_payer).model_copy(update={"reference": "order-never-made"})
+        assert isinstance(await connector.submit(late, "a"), RefusedByProvider)
+        # What was asked for while there was one is not denied.
+        asked, _ = await submitted(connect(), order(by=waiting_payer))
+        assert isinstance(await connector.submit(asked, "a"), Actionable)
         command, done = await submitted(connector, order())
         assert isinstance(done, Succeeded)
         assert isinstance(await connector.submit(refund_of(command), "b"), Succeeded)
@@ -644,6 +650,33 @@ class TestFaults(Support):
         # Afterwards it can be finished: once.
         assert isinstance(await connector.submit(command, "a"), Succeeded)
         assert await charges(command.payment_id) == [command.total]
+
+    async def test_whatever_happens_everything_is_done_once(
+        self, connector: WechatPayConnector, order: MakeOrder, charges: Books, given_back: Books, wechat_pay_address: str
+    ) -> None:
+        """Half of all requests meet a fault; who is unsure asks, and does again what was not done."""
+
+        async def insist(command: Authorise | Refund) -> Any:
+            outcome: Any = await connector.submit(command, command.attempt_id)
+            while isinstance(outcome, Unknown | NotSubmitted):
+                outcome = await connector.fetch(str(command.reference), command)
+                if isinstance(outcome, NotSubmitted):
+                    outcome = await connector.submit(command, command.attempt_id)
+            return outcome
+
+        async def whole(number: int) -> None:
+            command = await opened(connector, order(600 + number))
+            assert isinstance(await insist(command), Succeeded)
+            assert isinstance(await insist(refund_of(command, money(number + 1))), Succeeded)
+            assert await charges(command.payment_id) == [command.total]
+            assert await given_back(command.payment_id) == [money(number + 1)]
+
+        kinds = [Fault.ANSWER_LOST, Fault.CUT, Fault.SERVER_ERROR, Fault.UNKNOWN_CODE, Fault.RATE_LIMIT]
+        await wechat_pay.set_faults(wechat_pay_address, rate=0.5, kinds=kinds, seed=7)
+        try:
+            await asyncio.gather(*(whole(number) for number in range(30)))
+        finally:
+            await wechat_pay.set_faults(wechat_pay_address, rate=0.0)
 
     async def test_repeated_notifications_are_the_same_event(
         self, connect: Callable[..., WechatPayConnector], order: MakeOrder, waiting_payer: Payer, wechat_pay_address: str

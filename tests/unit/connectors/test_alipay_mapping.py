@@ -71,7 +71,7 @@ def test_every_code_has_one_verdict_in_each_table() -> None:
     """The numbers are those of the error models of 2026-09-23; a code that got lost, or stands in two groups, changes them."""
     sizes = {call: len(codes.documented(call)) for call in Call}
     assert sizes == {
-        Call.PAY: 101,
+        Call.PAY: 98,
         Call.PRECREATE: 40,
         Call.QUERY: 4,
         Call.CANCEL: 9,
@@ -119,9 +119,20 @@ def test_only_these_calls_may_decline() -> None:
 
 @pytest.mark.parametrize(
     "method",
-    ["", "agreement:", "agreement:a b", "auth_code:", "auth_code:123", "auth_code:2412345678901234", "auth_code:28abc", "precreate:1",
-     "card:4242", "auth_code:25123456789012345678901234", "auth_code:２８１２３４５６７８９０１２３４"],
-)  # fmt: skip
+    [
+        "",
+        "agreement:",
+        "agreement:a b",
+        "auth_code:",
+        "auth_code:123",
+        "auth_code:2412345678901234",
+        "auth_code:28abc",
+        "auth_code:25123456789012345678901234",
+        "auth_code:２８１２３４５６７８９０１２３４",
+        "precreate:1",
+        "card:4242",
+    ],
+)
 def test_other_means_of_payment_are_refused(method: str) -> None:
     assert mapping.method_of(method) is None
     refused = mapping.refusal(authorise(method), "t1")
@@ -166,7 +177,7 @@ def test_titles_are_what_alipay_takes(text: str, shown: str) -> None:
 
 @pytest.mark.parametrize("amount", [None, True, 6.5, "", "x", "6.505", "NaN", "1e400", "9" * 30, [], {}, "Infinity"])
 def test_what_is_no_amount_is_refused(amount: object) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 -- each kind of it says something else
+    with pytest.raises(ValueError):
         mapping.from_alipay(amount)
 
 

@@ -238,7 +238,7 @@ def test_every_documented_code_is_mapped() -> None:
 
 @pytest.mark.parametrize("code", CODES)
 def test_each_code_is_an_outcome(code: str) -> None:
-    outcome = mapping.refused(code, REFERENCE)
+    outcome = mapping.refused(code, authorise())
     expected = {
         Verdict.DECLINED: Declined,
         Verdict.REFUSED: RefusedByProvider,
@@ -249,11 +249,14 @@ def test_each_code_is_an_outcome(code: str) -> None:
     }
     assert isinstance(outcome, expected[mapping.verdict(code)])
     assert outcome.reference == REFERENCE
+    # Nobody waits for a payer who is to get money back, and a bank declines no cancellation.
+    assert not isinstance(mapping.refused(code, refund()), Actionable)
+    assert isinstance(mapping.refused(code, Cancel(**ids())), RefusedByProvider | Unknown)
 
 
 @pytest.mark.parametrize("answer", [{"code": "BRAND_NEW"}, {"code": 7}, {"code": "no code"}, {"code": "x" * 999}, {}])
 def test_an_undocumented_code_is_unknown(answer: dict[str, Any]) -> None:
-    outcome = mapping.refused(mapping.error_code(answer), REFERENCE)
+    outcome = mapping.refused(mapping.error_code(answer), authorise())
     assert isinstance(outcome, Unknown) and len(outcome.reason) < 100
 
 
