@@ -38,8 +38,8 @@ class Book(StrEnum):
 @dataclass
 class Approval:
     """A wearer's signed yes. `accepted`: the gateway said that it has it. `told`: what the wearer heard of it in the end, a
-    payment's state or the code of a refusal. `missed`: the link was lost before, and who is not connected is not told. `has_money`:
-    whether the wearer's means of payment is good for anything."""
+    payment's state or the code of a refusal. `missed`: the link was lost before, and who is not connected is not told.
+    `has_money`: whether the wearer's means of payment is good for anything."""
 
     event_id: str
     proposal_id: str
@@ -497,8 +497,8 @@ _UNFINISHED = {
 
 
 async def read_unfinished(connection: AsyncConnection, accepted: Sequence[str], *, frozen: bool = True) -> dict[str, int]:
-    """What is still to be done, or will never be; `accepted` are the events whose handling the gateway has promised. With `frozen`
-    false, frozen payments, which only a person moves, are left out."""
+    """What is still to be done, or will never be; `accepted` are the events whose handling the gateway has promised. With
+    `frozen` false, frozen payments, which only a person moves, are left out."""
 
     async def count(statement: str, **values: Any) -> int:
         wanted = {"all": frozen} if ":all" in statement else {}

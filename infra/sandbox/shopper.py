@@ -1,5 +1,6 @@
 """Glasses that pay, one purchase after the other, and do not give up: a new frame where no answer came, and the same event once
-more where no acceptance came, as devices in the field do it."""
+more where no acceptance came, as devices in the field do it. Who is told that it is not known yet whether a payment went through
+shops on, and listens for what becomes of it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -9,21 +10,23 @@ from datetime import UTC, datetime
 from random import Random
 from time import perf_counter
 
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from infra.sandbox.books import Approval
 from infra.sandbox.glasses import Glasses, LinkLost, Message
 from infra.sandbox.world import Device
 from schemas.errors import AugenblickError
 from schemas.ids import EventId
-from schemas.payments import SETTLED_STATES
+from schemas.payments import SETTLED_STATES, PaymentState
 
 _ANSWERED_WITHIN_S = 5.0
 _ACCEPTED_WITHIN_S = 3.0
 _PROPOSED_WITHIN_S = 30.0
 _TOLD_WITHIN_S = 75.0
-_PURCHASE_S = 180.0
+_UNKNOWN_FOR_S = 8.0
+_PURCHASE_S = 240.0
 _BLINK_S = 0.2
+_FOR_EVER_S = 3600.0
 _DEAF = 0.05
 """How often an acceptance is not heard, and the event therefore sent again."""
 
@@ -41,6 +44,7 @@ class Tally:
     """What the shoppers did, all together."""
 
     purchases: int = 0
+    unknown_at_first: int = 0
     glances: int = 0
     repeated_events: int = 0
     reconnections: int = 0
@@ -48,7 +52,8 @@ class Tally:
 
 
 class Shopper:
-    """`approvals` and `tally` are shared by all shoppers; `bought` is awaited after each purchase."""
+    """`approvals` and `tally` are shared by all shoppers; `bought` is awaited after each purchase, with its approval. `over` is
+    when no more news can come."""
 
     def __init__(
         self,
@@ -58,7 +63,8 @@ class Shopper:
         random: Random,
         approvals: list[Approval],
         tally: Tally,
-        bought: Callable[[], Awaitable[None]],
+        bought: Callable[[Approval], Awaitable[None]],
+        over: asyncio.Event,
     ) -> None:
         self._gateway = gateway
         self._device = device
@@ -67,19 +73,49 @@ class Shopper:
         self._approvals = approvals
         self._tally = tally
         self._bought = bought
+        self._over = over
+        self._untold: list[Approval] = []
 
     async def shop(self, turns: Iterator[int]) -> None:
-        """As long as there are turns. Raises PurchaseFailed."""
+        """As long as there are turns, and then until `over`. Raises PurchaseFailed."""
         turn = next(turns, None)
-        while turn is not None:
+        connected_at = perf_counter()
+        while turn is not None or self._untold:
             try:
                 async with Glasses.connected(self._gateway, self._device.id, self._device.key) as glasses:
+                    connected_at = perf_counter()
                     await self._insist(glasses, "wear.changed", {"state": "worn"})
                     while turn is not None:
                         await self._purchase(glasses)
                         turn = next(turns, None)
+                    await self._hear_the_rest(glasses)
             except (LinkLost, ConnectionClosed):
                 self._tally.reconnections += 1
+                for approval in self._untold:
+                    approval.missed = True
+                self._untold.clear()
+            except (OSError, InvalidHandshake):
+                if perf_counter() - connected_at > _PURCHASE_S:
+                    raise PurchaseFailed(f"{self._device.id} could not connect for {_PURCHASE_S:g} s") from None
+                await asyncio.sleep(_BLINK_S)
+
+    async def _hear_the_rest(self, glasses: Glasses) -> None:
+        """What became of the payments of which it was not known."""
+        if self._untold:
+            waiting = asyncio.create_task(
+                glasses.expect(lambda message: False, timeout_s=_FOR_EVER_S, after=len(glasses.received))
+            )
+            over = asyncio.create_task(self._over.wait())
+            try:
+                await asyncio.wait([waiting, over], return_when=asyncio.FIRST_COMPLETED)
+                if waiting.done():
+                    await waiting  # the link is lost
+            finally:
+                waiting.cancel()
+                over.cancel()
+        for approval in list(self._untold):
+            await self._hear(glasses, approval, _ANSWERED_WITHIN_S, although_unknown=True)
+            self._untold.remove(approval)
 
     async def _purchase(self, glasses: Glasses) -> None:
         try:
@@ -89,7 +125,6 @@ class Shopper:
         except TimeoutError:
             raise PurchaseFailed(f"{self._device.id} could not buy anything for {_PURCHASE_S:g} s") from None
         self._tally.purchases += 1
-        await self._bought()
 
     async def _buy(self, glasses: Glasses) -> bool:
         """One try, from the glance on; False where it came to nothing and the wearer has to look again."""
@@ -100,7 +135,9 @@ class Shopper:
         approval = await self._approve(glasses, proposed)
         if approval.refused:
             return False
-        self._tally.glance_to_paid_s.append(perf_counter() - started)
+        if approval.told is not None:
+            self._tally.glance_to_paid_s.append(perf_counter() - started)
+        await self._bought(approval)
         return True
 
     async def _look(self, glasses: Glasses) -> Message:
@@ -133,20 +170,36 @@ class Shopper:
         approval = Approval(
             event_id=str(EventId.new()),
             proposal_id=terms["proposal_id"],
+            merchant_id=terms["merchant_id"],
+            has_money=self._device.has_money,
             total=(terms["total"]["minor"], terms["total"]["currency"]),
         )
         # On record before it is sent: from then on it may become a payment, whatever is heard of it.
         self._approvals.append(approval)
+        self._untold.append(approval)
         content = {"proposal_id": approval.proposal_id, "approval": glasses.key.approve(proposed["data"])}
         await self._insist(glasses, "payment.approved", content, proposed["journeyid"], approval.event_id)
         approval.accepted = True
-        with suppress(TimeoutError):
-            told = await glasses.expect(lambda message: _ends(message, approval), _TOLD_WITHIN_S)
-            approval.refused = told["type"] == "intent.refused"
-            approval.told = told["data"]["code"] if approval.refused else told["data"]["state"]
-            if approval.refused:
-                self._check(told["data"]["code"])
+        if await self._hear(glasses, approval, _TOLD_WITHIN_S) and approval.told is None:
+            self._tally.unknown_at_first += 1
+            await self._hear(glasses, approval, _UNKNOWN_FOR_S, although_unknown=True)
+        if approval.told is not None:
+            self._untold.remove(approval)
         return approval
+
+    async def _hear(self, glasses: Glasses, approval: Approval, within_s: float, *, although_unknown: bool = False) -> bool:
+        """Whether anything was heard of it: its end, or that it is not known (`although_unknown`: that is no news)."""
+        try:
+            told = await glasses.expect(lambda message: _is_about(message, approval, although_unknown), within_s)
+        except TimeoutError:
+            return False
+        if told["type"] == "intent.refused":
+            approval.refused, approval.told = True, told["data"]["code"]
+            self._check(told["data"]["code"])
+        elif told["data"]["state"] in SETTLED_STATES:
+            approval.told = told["data"]["state"]
+            approval.payment_id = told["data"]["payment_id"]
+        return True
 
     async def _insist(
         self, glasses: Glasses, type: str, data: Message, journey: str | None = None, event_id: str | None = None
@@ -176,10 +229,11 @@ def _acknowledges(message: Message, event_id: str) -> bool:
     return message["type"] in {"gateway.accepted", "gateway.problem"} and message.get("id") == event_id
 
 
-def _ends(message: Message, approval: Approval) -> bool:
+def _is_about(message: Message, approval: Approval, although_unknown: bool) -> bool:
     if message["type"] == "intent.refused":
         return bool(message.get("subject") == approval.event_id)
     if message["type"] != "payment.updated":
         return False
     data = message["data"]
-    return bool(data["proposal_id"] == approval.proposal_id and data["state"] in SETTLED_STATES)
+    states = SETTLED_STATES if although_unknown else {*SETTLED_STATES, PaymentState.UNKNOWN}
+    return bool(data["proposal_id"] == approval.proposal_id and data["state"] in states)

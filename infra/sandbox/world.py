@@ -34,8 +34,11 @@ class Merchant:
 
 @dataclass(frozen=True)
 class Device:
+    """`has_money`: its wearer's means of payment is not declined."""
+
     id: DeviceId
     key: DeviceKey
+    has_money: bool = True
 
 
 class World:
@@ -89,4 +92,4 @@ class World:
                 region=wearer.region,
                 payer=payer,
             )
-        return Device(device, key)
+        return Device(device, key, has_money=kind != "declined")

@@ -249,7 +249,7 @@ async def reconcile(
         after = await _if_there(statements, day.next)
         compared = compare(day, ours, lines, before=before, after=after)
     known = await _known_of_extra(database, account_ids, compared)
-    around = [*before, *lines, *await _lines_around(statements, day, compared, known, now)]
+    around = [*lines, *await _lines_around(statements, day, compared, known, now)]
     return _with_what_is_known(compared, known, around)
 
 
@@ -284,15 +284,18 @@ async def _known_of_extra(
 async def _lines_around(
     statements: Statements, day: Day, compared: Comparison, known: Mapping[str, Sequence["KnownPayment"]], now: datetime
 ) -> Sequence[StatementLine]:
-    """Of the next day, where what is extra at the end of this one may have been reversed."""
-    at_the_end = (
-        each.theirs
+    """Of the neighbouring days, where what is extra at an edge of this one may have been reversed."""
+    moments = [
+        each.theirs.occurred_at
         for each in compared.differences
-        if each.kind == "extra" and each.theirs and each.theirs.occurred_at > day.end - EDGE
-    )
-    if now < day.end or not any(_ended_without_money(line, known) for line in at_the_end):
-        return ()
-    return await _if_there(statements, day.next) or ()
+        if each.kind == "extra" and each.theirs and _ended_without_money(each.theirs, known)
+    ]
+    found: list[StatementLine] = []
+    if any(moment < day.begin + EDGE for moment in moments):
+        found += await statements.of(day.before)
+    if now >= day.end and any(moment > day.end - EDGE for moment in moments):
+        found += await _if_there(statements, day.next) or ()
+    return found
 
 
 def _ended_without_money(line: StatementLine, known: Mapping[str, Sequence["KnownPayment"]]) -> bool:
@@ -302,8 +305,8 @@ def _ended_without_money(line: StatementLine, known: Mapping[str, Sequence["Know
 def _with_what_is_known(
     compared: Comparison, known: Mapping[str, Sequence["KnownPayment"]], around: Sequence[StatementLine]
 ) -> Comparison:
-    """Some providers cancel what was just paid by giving it back. Of such a payment there is nothing in our books: a line that has
-    its opposite is no difference."""
+    """Some providers cancel what was just paid by giving it back. Of such a payment there is nothing in our books: a line that
+    has its opposite is no difference."""
     pairs = Counter((line.kind, line.reference, line.amount) for line in around)
     differences, reversed_lines = [], []
     for each in compared.differences:

@@ -10,6 +10,7 @@ from streams.core.bootstrap import composed
 from streams.core.database import Database
 from streams.core.settings import Settings
 from streams.gateway import merchants, problems
+from streams.payments.accounts import Accounts
 from tests.integration.webhooks.world import SECRET_KEY, World
 
 
@@ -28,6 +29,6 @@ async def app(world: World) -> AsyncIterator[FastAPI]:
     async with composed(settings, database=world.database) as parts:
         app = FastAPI(title="Augenblick", version="1")
         problems.install(app)
-        app.include_router(merchants.router(parts))
+        app.include_router(merchants.router(parts, Accounts(parts.sealer())))
         merchants.describe_webhooks(app)
         yield app

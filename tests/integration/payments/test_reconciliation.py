@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import update
 
 from schemas.money import Money
-from schemas.payments import StatementLine, Unknown
+from schemas.payments import Cancelled, StatementLine, Unknown
 from schemas.tables import attempts
 from streams.payments import accounts
 from tests.integration.payments.invented_provider import BOOKS, Books
@@ -123,6 +123,32 @@ async def test_money_that_moved_for_an_unknown_payment_is_extra_and_says_so(oper
     code, compared = await reconcile(operated, account, DAY, *of(paid))
     [difference] = compared["differences"]
     assert (code, difference["kind"], difference["remark"]) == (1, "extra", f"our {lost.payment_id} is unknown")
+
+
+async def test_what_was_reversed_is_no_difference(operated: Operated, account: str) -> None:
+    """A cancellation came when it was just paid: the provider has both, and we have neither."""
+    [paid] = await on_that_day(operated, account)
+    cancelled = await operated.approved(account=account)
+    BOOKS[account].submit = lambda command: Cancelled(reference=cancelled.reference)
+    await operated.carry_out(cancelled)
+    taken, back = line(cancelled), line(cancelled, kind="refund", at=NOON + SECOND)
+    known = books(account, line(paid), taken, back)
+    code, compared = await reconcile(operated, account, DAY, *of(paid))
+    assert (code, compared["differences"], len(compared["reversed"])) == (0, [], 2)
+    ran = await operated.run("reconcile", PROVIDER, DAY.isoformat(), *of(paid))
+    assert "2 lines of cancelled payments cancel each other out" in ran.output
+    # What was taken and not given back is a difference, and what was given back of a payment that is paid.
+    known.statements[DAY] = [line(paid), taken]
+    code, compared = await reconcile(operated, account, DAY, *of(paid))
+    assert (code, compared["differences"][0]["remark"]) == (1, f"our {cancelled.payment_id} is cancelled")
+    known.statements[DAY] = [line(paid), line(paid), line(paid, kind="refund")]
+    assert kinds((await reconcile(operated, account, DAY, *of(paid)))[1]) == ["extra", "extra"]
+    # Around midnight.
+    known.statements.clear()
+    books(account, line(cancelled, at=MIDNIGHT - SECOND), line(cancelled, at=MIDNIGHT + SECOND, kind="refund"))
+    books(account, line(paid))
+    for day in (DAY, DAY - timedelta(days=1)):
+        assert (await reconcile(operated, account, day, *of(paid)))[0] == 0
 
 
 async def test_several_refunds_of_one_payment(operated: Operated, account: str) -> None:

@@ -119,7 +119,9 @@ class World:
         """The payment goes through these states."""
         for state in states:
             async with self.database.transaction() as connection:
-                await connection.execute(update(payments).where(payments.c.id == order.payment_id).values(state=state))
+                await connection.execute(
+                    update(payments).where(payments.c.id == order.payment_id).values(state=state, **moved(state))
+                )
 
     async def happened(self, order: Order, state: PaymentState, previous: PaymentState = PaymentState.SUBMITTING) -> Event:
         """The event is handled by the stage, as if it had come from Kafka. Returns it, for repetitions."""
@@ -165,6 +167,16 @@ def cart() -> tuple[CartLine, ...]:
     return (CartLine(title="Stift", gtin="04006381333931", quantity=1, unit_price=TOTAL, total=TOTAL),)
 
 
+def moved(state: PaymentState) -> dict[str, int]:
+    """The money that moves with a payment's state: all of it is taken, and a cent or all of it given back."""
+    values = {}
+    if state in {PaymentState.CAPTURED, PaymentState.PARTIALLY_REFUNDED, PaymentState.REFUNDED}:
+        values["captured_minor"] = TOTAL.minor
+    if state in {PaymentState.PARTIALLY_REFUNDED, PaymentState.REFUNDED}:
+        values["refunded_minor"] = TOTAL.minor if state is PaymentState.REFUNDED else 1
+    return values
+
+
 def payment_event(order: Order, state: PaymentState, previous: PaymentState = PaymentState.SUBMITTING) -> Event:
     change = PaymentChanged(
         payment_id=order.payment_id,
@@ -178,6 +190,8 @@ def payment_event(order: Order, state: PaymentState, previous: PaymentState = Pa
         provider="stripe",
         provider_reference=None,
         occurred_at=datetime.now(UTC),
+        captured=Money.of(moved(state).get("captured_minor", 0), TOTAL.currency),
+        refunded=Money.of(moved(state).get("refunded_minor", 0), TOTAL.currency),
     )
     return new_event(f"payment.{state.value}", change, source="/test", journeyid=order.journey_id, deviceid=order.device_id)
 
