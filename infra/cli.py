@@ -226,12 +226,20 @@ def demo(
 def drill(
     payments: Annotated[int, typer.Option("--payments", min=1, help="How many payments wearers shall make.")] = 200,
     kills: Annotated[int, typer.Option("--kills", min=0, help="How often a random role is killed meanwhile.")] = 20,
+    faults: Annotated[
+        float,
+        typer.Option("--faults", min=0.0, max=1.0, help="What share of the provider's answers is faulty: lost, wrong, late."),
+    ] = 0.0,
+    kafka_restarts: Annotated[int, typer.Option("--kafka-restarts", min=0, help="How often Kafka is killed meanwhile.")] = 0,
+    postgres_restarts: Annotated[int, typer.Option("--postgres-restarts", min=0, help="How often PostgreSQL is killed.")] = 0,
+    provider: ProviderOption = "alipay",
     devices: Annotated[int, typer.Option("--devices", min=1, help="How many wearers pay at the same time.")] = 8,
     seed: Annotated[int | None, typer.Option("--seed", help="Repeat the choices of an earlier drill.")] = None,
     root: Annotated[Path | None, typer.Option("--root", help="Where to keep everything. Default: a new directory.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Pay while roles are killed, then compare four books. Exit status 1 if anything is lost, doubled, unknown or different."""
+    """Pay and give back while roles, Kafka and PostgreSQL are killed and the payment provider has its worst day, then compare four
+    books to the minor unit. Exit status 1 if anything is lost, doubled, unknown or different."""
     import time
     from secrets import randbelow
 
@@ -240,7 +248,16 @@ def drill(
 
     began = time.monotonic()
     progress = _console(stderr=True)
-    plan = drills.Plan(payments, kills, randbelow(10**6) if seed is None else seed, devices)
+    plan = drills.Plan(
+        payments=payments,
+        kills=kills,
+        seed=randbelow(10**6) if seed is None else seed,
+        devices=devices,
+        provider=_provider(provider),
+        faults=faults,
+        kafka_restarts=kafka_restarts,
+        postgres_restarts=postgres_restarts,
+    )
 
     async def show() -> None:
         with progress.status("") as spinner:

@@ -119,8 +119,8 @@ class Webhook:
 
 @dataclass(frozen=True)
 class Books:
-    """`unfinished` counts what the database says is still to be done, by its name; `broken_receipts` and `paid_while_frozen` are
-    sentences."""
+    """`unfinished` counts what the database says is still to be done, by its name; `broken_receipts` and `wrongly_frozen`
+    are sentences."""
 
     approvals: Sequence[Approval]
     payments: Sequence[Payment]
@@ -130,7 +130,7 @@ class Books:
     wishes: Sequence[Wish] = ()
     unfinished: Mapping[str, int] = field(default_factory=dict)
     broken_receipts: Sequence[str] = ()
-    paid_while_frozen: Sequence[str] = ()
+    wrongly_frozen: Sequence[str] = ()
 
     def entries(self) -> dict[Book, int]:
         """How many entries each book has that stand for a payment."""
@@ -239,7 +239,7 @@ def _database(books: Books) -> Iterable[Finding]:
             yield Finding(Book.DATABASE, Fault.LOST, what, f"{count} are left undone")
     for sentence in books.broken_receipts:
         yield Finding(Book.DATABASE, Fault.DIFFERENT, "receipt", sentence)
-    for sentence in books.paid_while_frozen:
+    for sentence in books.wrongly_frozen:
         yield Finding(Book.DATABASE, Fault.DIFFERENT, "frozen", sentence)
 
 

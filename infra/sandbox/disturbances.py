@@ -3,15 +3,17 @@ payment provider hangs, is cut off, is slow, and is started again. When each of 
 
 import asyncio
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from time import perf_counter
 from typing import Any
 
 import psutil
 
+from infra.sandbox import proxy
 from infra.sandbox.faults import Fault
 from schemas.errors import AugenblickError
 from streams.core.supervisor import ProcessFailed, Supervisor
@@ -57,14 +59,20 @@ class Purchases:
 
 @dataclass(frozen=True)
 class Line:
-    """To the provider. `set_faults` and `process` are of whatever stands at our end of it: the provider's gateway, or a proxy.
-    `usual` are the faults that are always on; `restarts`: whether it remembers everything when it is started again."""
+    """To the provider: `process` and `address` are of whatever stands at our end of it, the provider's gateway or a proxy.
+    `usual` are the faults that are always on, `done` those that were done before it was started again."""
 
     process: str
-    set_faults: Callable[..., Awaitable[None]]
+    address: str
     usual: dict[str, Any]
     kinds: Sequence[Fault]
-    restarts: bool
+    done: Counter[str] = field(default_factory=Counter)
+
+    async def faults_done(self) -> dict[str, int]:
+        return dict(self.done + Counter((await proxy.read_faults(self.address))["done"]))
+
+    async def set_faults(self, **wanted: Any) -> None:
+        await proxy.set_faults(self.address, **wanted)
 
     async def as_usual(self) -> None:
         await self.set_faults(**self.usual, kinds=list(self.kinds), delay_s=0.0, hang=False)
@@ -86,11 +94,9 @@ class Disturber:
     def count(self, what: str, *whom: str) -> int:
         return sum(each.what == what and (not whom or each.whom in whom) for each in self.done)
 
-    async def run(
-        self, payments: int, *, kills: int, servers: dict[str, int], line: Line, troubles: int
-    ) -> None:
-        """`kills` of roles; `servers` says how often each of them is killed, and made to stand still; `troubles` is how often each
-        thing happens on the line to the provider. Raises Gone."""
+    async def run(self, payments: int, *, kills: int, servers: dict[str, int], line: Line, troubles: int) -> None:
+        """`kills` of roles; `servers` says how often each of them is killed, and made to stand still; `troubles` is how often
+        each thing happens on the line to the provider. Raises Gone."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._spread(payments, kills, self._kill_some_role))
             for server, restarts in servers.items():
@@ -98,7 +104,7 @@ class Disturber:
                 tasks.create_task(self._spread(payments, restarts, self._of(self._freeze, server)))
             for trouble in (self._hang, self._cut, self._slow):
                 tasks.create_task(self._spread(payments, troubles, self._of(trouble, line)))
-            if line.restarts and troubles:
+            if troubles:
                 tasks.create_task(self._spread(payments, 1, self._of(self._restart, line)))
 
     @staticmethod
@@ -200,6 +206,7 @@ class Disturber:
 
     async def _restart(self, line: Line) -> None:
         async with self._disturbing(line.process, "was started again"):
+            line.done.update(await line.faults_done())
             await self._supervisor.stop_process(line.process)
             await self._supervisor.start_process(line.process)
             await line.as_usual()

@@ -7,7 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.sandbox.books import Book, Fault
-from infra.sandbox.drill import KILLABLE, Report
+from infra.sandbox.disturbances import KILLABLE
+from infra.sandbox.drill import Report
+from schemas.money import Money
 
 _BOOKS = {
     Book.WEARERS: ("wearers", "approvals the gateway accepted"),
@@ -20,33 +22,54 @@ _SHOWN = 20
 
 def print_tables(console: Console, report: Report) -> None:
     table = Table("book", "what it counts", box=box.SIMPLE_HEAD)
-    for column in ("entries", *Fault):
+    for column in ("entries", "taken", "given back", *Fault):
         table.add_column(str(column), justify="right")
     for book, (name, what) in _BOOKS.items():
         counts = report.counts(book)
+        sums = [(Money.of(taken, code), Money.of(back, code)) for code, (taken, back) in report.sums[book].items()]
+        money = ["\n".join(str(pair[column]) for pair in sums) for column in (0, 1)]
+        if book is Book.WEARERS:
+            money[1] = "–"
         wrong = "red" if any(counts.values()) else "green"
-        table.add_row(name, what, str(report.entries[book]), *(str(counts[fault]) for fault in Fault), style=wrong)
+        table.add_row(name, what, str(report.entries[book]), *money, *(str(counts[fault]) for fault in Fault), style=wrong)
     console.print(table)
     for finding in report.findings[:_SHOWN]:
         console.print(f"{finding.fault} by the {finding.book}: {finding.about}: {finding.text}", style="red")
     if len(report.findings) > _SHOWN:
         console.print(f"and {len(report.findings) - _SHOWN} more; --json lists all of them", style="red")
-    document = report.document()
-    by_role = Counter(kill.role for kill in report.kills)
-    killed = ", ".join(f"{role} {by_role[role]}" for role in KILLABLE if by_role[role])
-    console.print(f"killed     {len(report.kills)} times: {killed}" if killed else "killed     nobody")
-    if times := document["back_s"]:
-        console.print(f"back       after {times['median']} s (median), {times['longest']} s (longest)")
-    if times := document["glance_to_paid_s"]:
-        console.print(f"paid       {times['median']} s after the glance (median), {times['longest']} s (longest)")
-    rate = f"{document['payments_per_s']} payments/s"
-    console.print(f"took       {document['total_s']} s in all, {document['paying_s']} s of it paying: {rate}")
-    console.print(f"seed       {report.plan.seed}")
-    for note in report.notes:
-        console.print(f"note       {note}")
+    for name, text in _lines(report):
+        console.print(f"{name:10} {text}")
     if report.ok:
         console.print("\nAll four books agree: nothing lost, nothing doubled, nothing unknown.", style="bold green")
     else:
-        console.print(
-            "\nThe books do not agree." if report.findings else "\nNot all kills could be carried out.", style="bold red"
-        )
+        text = "The books do not agree." if report.findings else "Not all kills and restarts could be carried out."
+        console.print(f"\n{text}", style="bold red")
+
+
+def _lines(report: Report) -> list[tuple[str, str]]:
+    document = report.document()
+    plan = report.plan
+    roles = {role: report.killed(role) for role in KILLABLE}
+    lines = [
+        ("payments", _counted(report.states)),
+        ("refunds", _counted({name.replace("_", " "): count for name, count in report.refunds.items()})),
+        ("unknown", f"{report.tally.unknown_at_first} at first, each cleared up"),
+        ("frozen", f"by a wrong amount and released by the operator: {report.frozen}"),
+        ("killed", f"{sum(roles.values())} times: {_counted(roles)}"),
+        ("restarted", f"Kafka {report.killed('kafka')} times, PostgreSQL {report.killed('postgres')} times"),
+        ("disturbed", _counted(document["disturbed"])),
+        ("faults", f"of {plan.provider}, rate {plan.faults:g}: {_counted(report.faults_done)}"),
+    ]
+    if times := document["back_s"]:
+        lines.append(("back", f"after {times['median']} s (median), {times['longest']} s (longest)"))
+    if times := document["glance_to_paid_s"]:
+        lines.append(("paid", f"{times['median']} s after the glance (median), {times['longest']} s (longest)"))
+    rate = f"{document['payments_per_s']} payments/s"
+    lines.append(("took", f"{document['total_s']} s in all, {document['paying_s']} s of it paying: {rate}"))
+    lines.append(("seed", str(plan.seed)))
+    return lines + [("note", note) for note in report.notes]
+
+
+def _counted(counts: dict[str, int]) -> str:
+    """Most first."""
+    return ", ".join(f"{name} {count}" for name, count in Counter(counts).most_common() if count) or "none"

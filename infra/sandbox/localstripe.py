@@ -20,6 +20,7 @@ from schemas.payments import Payer, StatementLine
 
 TITLE = "localstripe, a stand-in for Stripe"
 CURRENCY = None
+HAS_FAULTS = False
 API_KEY = "sk_test_localstripe"
 WEBHOOK_SECRET = "whsec_localstripe0123456789"  # noqa: S105 -- a sandbox's
 

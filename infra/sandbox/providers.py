@@ -23,6 +23,9 @@ class SandboxProvider(Protocol):
     CURRENCY: str | None
     """The only currency it takes, or None for any."""
 
+    HAS_FAULTS: bool
+    """Whether it goes wrong on demand by itself; before one that does not stands a proxy (infra/sandbox/proxy.py)."""
+
     def argv(self, port: int, *, books: Path | None = None) -> list[str]:
         """With `books`, a file, it goes on where it ended, if it can."""
         ...

@@ -25,6 +25,7 @@ from schemas.payments import Payer, StatementLine
 
 TITLE = "Alipay sandbox gateway"
 CURRENCY: str | None = "CNY"
+HAS_FAULTS = True
 
 PATH = "/_sandbox"
 

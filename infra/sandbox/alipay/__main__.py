@@ -6,9 +6,9 @@ from pathlib import Path
 
 import uvicorn
 
-from infra.sandbox.alipay.books import Books
 from infra.sandbox.alipay.gateway import Gateway
 from infra.sandbox.alipay.keys import load_or_make
+from infra.sandbox.alipay.ledger import Books
 from infra.sandbox.alipay.notifications import Notifier
 from infra.sandbox.faults import Faults
 

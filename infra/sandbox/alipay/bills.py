@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from datetime import date, datetime
 from io import BytesIO
 
-from infra.sandbox.alipay.books import ZONE, Trade, clock, yuan
+from infra.sandbox.alipay.ledger import ZONE, Trade, clock, yuan
 
 _HEADER = (
     "支付宝交易号,商户订单号,业务类型,商品名称,创建时间,完成时间,门店编号,门店名称,操作员,终端号,对方账户,"

@@ -20,8 +20,8 @@ from starlette.types import ASGIApp
 from connectors.payments.alipay import signing
 from connectors.payments.alipay.codes import Call
 from infra.sandbox.alipay import PATH, bills
-from infra.sandbox.alipay.books import ZONE, Books, Done, Refused, Trade, trade_as_json
 from infra.sandbox.alipay.keys import APP_ID, SELLER_ID, Keys
+from infra.sandbox.alipay.ledger import ZONE, Books, Done, Refused, Trade, trade_as_json
 from infra.sandbox.alipay.notifications import Notifier
 from infra.sandbox.faults import Fault, Faults, FaultyGateway, control, fault_of
 

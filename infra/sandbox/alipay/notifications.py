@@ -10,8 +10,8 @@ from uuid import uuid4
 import httpx
 
 from connectors.payments.alipay import signing
-from infra.sandbox.alipay.books import ZONE, Refund, Trade, clock, yuan
 from infra.sandbox.alipay.keys import APP_ID, SELLER_ID, Keys
+from infra.sandbox.alipay.ledger import ZONE, Refund, Trade, clock, yuan
 from infra.sandbox.faults import Fault
 
 # Alipay repeats after 4, 10 and 10 minutes, 1, 2, 6 and 15 hours.

@@ -20,6 +20,7 @@ from schemas.payments import Payer, StatementLine
 
 TITLE = "WeChat Pay sandbox"
 CURRENCY = "CNY"
+HAS_FAULTS = True
 
 _CODES = {"ok": ACCEPTED, "declined": DECLINED, "asked": ASKED, "expired": "10"}
 

@@ -17,8 +17,8 @@ import pytest
 
 from connectors.payments.alipay import signing
 from infra.sandbox.alipay import keys
-from infra.sandbox.alipay.books import CLOSED, SUCCESS, WAIT, Books, Refused
 from infra.sandbox.alipay.gateway import Gateway
+from infra.sandbox.alipay.ledger import CLOSED, SUCCESS, WAIT, Books, Refused
 from infra.sandbox.alipay.notifications import Notifier
 from infra.sandbox.faults import Fault, Faults
 
