@@ -307,7 +307,7 @@ def _with_what_is_known(
 ) -> Comparison:
     """Some providers cancel what was just paid by giving it back. Of such a payment there is nothing in our books: a line that
     has its opposite is no difference."""
-    pairs = Counter((line.kind, line.reference, line.amount) for line in around)
+    pairs = Counter[tuple[str, str, Money]]((line.kind, line.reference, line.amount) for line in around)
     differences, reversed_lines = [], []
     for each in compared.differences:
         line = each.theirs
