@@ -238,8 +238,8 @@ def drill(
     root: Annotated[Path | None, typer.Option("--root", help="Where to keep everything. Default: a new directory.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Pay and give back while roles, Kafka and PostgreSQL are killed and the payment provider has its worst day, then compare four
-    books to the minor unit. Exit status 1 if anything is lost, doubled, unknown or different."""
+    """Pay and give back while roles, Kafka and PostgreSQL are killed and the provider has its worst day, then compare four books
+    to the minor unit. Exit status 1 if anything is lost, doubled, unknown or different."""
     import time
     from secrets import randbelow
 

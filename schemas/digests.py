@@ -38,5 +38,10 @@ def _ordered(value: Any) -> Any:
         if not all(isinstance(key, str) for key in value):
             raise ValueError("the keys of a JSON object are text")
         # RFC 8785 sorts by UTF-16 code units, which differs from code points beyond the first 65,536 characters.
-        return {key: _ordered(value[key]) for key in sorted(value, key=lambda key: key.encode("utf-16-be", "surrogatepass"))}
+        keys = sorted(value) if all(map(str.isascii, value)) else sorted(value, key=_utf_16)
+        return {key: _ordered(value[key]) for key in keys}
     raise ValueError(f"a {type(value).__qualname__} has no canonical JSON")
+
+
+def _utf_16(text: str) -> bytes:
+    return text.encode("utf-16-be", "surrogatepass")

@@ -89,11 +89,11 @@ class Event(BaseModel):
     def follow(self, type: str, data: BaseModel, *, source: str, id: str | None = None, subject: str | None = None) -> "Event":
         """An event that follows from this one, in the same journey. With `id` derived by `derived_id` a repetition of the
         work makes the same event again instead of another."""
-        context = self.model_dump(include=_CONTEXT)
+        context = {name: value for name in _CONTEXT if (value := getattr(self, name)) is not None}
         return new_event(type, data, source=source, id=id, subject=subject, **context)
 
 
-_CONTEXT = {"journeyid", "deviceid", "capturedat", "deadline", "region", "locale", "currency", "intent", "framedigest"}
+_CONTEXT = ("journeyid", "deviceid", "capturedat", "deadline", "region", "locale", "currency", "intent", "framedigest")
 
 
 def new_event(type: str, data: BaseModel, *, source: str, id: str | None = None, **context: Any) -> Event:
@@ -131,9 +131,12 @@ def validated(attributes: Mapping[str, Any]) -> Event:
 # Kafka, binary mode.
 
 
-def to_kafka(event: Event) -> tuple[list[tuple[str, bytes]], bytes]:
-    """Headers and value of the Kafka record."""
-    headers = [(f"ce_{name}", value.encode()) for name, value in _attributes(event).items()]
+def to_kafka(event: Event, *, traceparent: str | None = None) -> tuple[list[tuple[str, bytes]], bytes]:
+    """Headers and value of the Kafka record; with `traceparent` instead of the event's own, where one is given."""
+    attributes = _attributes(event)
+    if traceparent is not None:
+        attributes["traceparent"] = traceparent
+    headers = [(f"ce_{name}", value.encode()) for name, value in attributes.items()]
     return [*headers, ("content-type", event.datacontenttype.encode())], event.data
 
 

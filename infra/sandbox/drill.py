@@ -34,7 +34,7 @@ from infra.sandbox.sessions import picture
 from infra.sandbox.shopper import Shopper, Tally
 from infra.sandbox.world import Device, Merchant, World
 from schemas.errors import Misconfigured
-from streams.core.database import Database, create_engine
+from streams.core.database import Database, create_engine, is_unavailable
 from streams.core.sealing import Sealer
 from streams.core.supervisor import ProcessEvent, ProcessSpec
 from streams.payments.accounts import Accounts
@@ -322,6 +322,7 @@ class _Drill:
                 await self._desk.finish()
                 reporting.cancel()
                 paid = perf_counter()
+                await self._connected_again()
                 unfinished = await self._bring_to_rest()
                 self._over.set()
         except ExceptionGroup as errors:
@@ -345,6 +346,17 @@ class _Drill:
             if not await self._operator.release(self._tell):
                 break
         return await self._until_quiet()
+
+    async def _connected_again(self) -> None:
+        """The drill's own connections to PostgreSQL have died with it."""
+        async with asyncio.timeout(_QUIET_WITHIN_S):
+            while True:
+                try:
+                    return await self._database.ping()
+                except Exception as error:
+                    if not is_unavailable(error):
+                        raise
+                    await asyncio.sleep(_LOOK_S)
 
     async def _until_quiet(self, *, frozen: bool = True) -> dict[str, int]:
         """What is left undone when nothing is left to do, or when patience ends."""

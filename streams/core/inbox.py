@@ -6,19 +6,22 @@ from sqlalchemy import bindparam, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.tables import inbox
+from streams.core.statements import Statement
 
-# Built once: these run for every event.
-_CLAIM = text("""
+_CLAIM = Statement(
+    text("""
     INSERT INTO inbox (consumer, event_id) SELECT :consumer, event_id FROM unnest(CAST(:event_ids AS text[])) AS given (event_id)
     ON CONFLICT DO NOTHING RETURNING event_id
-""")
-_FIND = select(inbox.c.event_id).where(inbox.c.consumer == bindparam("consumer"), inbox.c.event_id == bindparam("event_id"))
+    """)
+)
+_FIND = Statement(
+    select(inbox.c.event_id).where(inbox.c.consumer == bindparam("consumer"), inbox.c.event_id == bindparam("event_id"))
+)
 
 
 async def claim_all(connection: AsyncConnection, consumer: str, event_ids: Collection[str]) -> set[str]:
     """Those of the events that were not handled before. Belongs into the same transaction as their effects."""
-    parameters = {"consumer": consumer, "event_ids": [str(event_id) for event_id in event_ids]}
-    return set((await connection.execute(_CLAIM, parameters)).scalars())
+    return {row.event_id for row in await _CLAIM.all(connection, consumer=consumer, event_ids=sorted(event_ids))}
 
 
 async def claim(connection: AsyncConnection, consumer: str, event_id: str) -> bool:
@@ -27,4 +30,4 @@ async def claim(connection: AsyncConnection, consumer: str, event_id: str) -> bo
 
 
 async def was_handled(connection: AsyncConnection, consumer: str, event_id: str) -> bool:
-    return (await connection.execute(_FIND, {"consumer": consumer, "event_id": event_id})).first() is not None
+    return await _FIND.first(connection, consumer=consumer, event_id=event_id) is not None

@@ -3,18 +3,37 @@ once; what was rolled back never."""
 
 import zlib
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import insert, text
+from psycopg.types.json import Jsonb
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.events import CATALOGUE, Event, to_kafka
-from schemas.tables import outbox
+from schemas.ids import JourneyId
+from streams.core import receipts
+from streams.core.receipts import NewEntry
+from streams.core.statements import Statement
 from streams.core.telemetry import tracing
 
 BUCKETS = 8
 """Relays share the outbox by bucket. Changing it needs an empty outbox."""
 
 CHANNEL = "outbox"
+
+# Ids are given in the order of the rows.
+_PUBLISH = Statement(
+    text(f"""
+    WITH written AS (
+        INSERT INTO outbox (bucket, topic, key, headers, value)
+        SELECT * FROM unnest(
+            CAST(:buckets AS integer[]), CAST(:topics AS text[]), CAST(:keys AS bytea[]), CAST(:headers AS jsonb[]),
+            CAST(:values AS bytea[])
+        )
+    )
+    SELECT pg_notify('{CHANNEL}', '')
+    """)
+)
 
 
 def bucket_of(key: str) -> int:
@@ -24,27 +43,29 @@ def bucket_of(key: str) -> int:
 
 @dataclass
 class Transaction:
-    """A database transaction and the events that are published if it commits."""
+    """A database transaction and the events that are published if it commits, with the entries that it adds to receipts."""
 
     connection: AsyncConnection
-    _rows: list[dict[str, object]] = field(default_factory=list)
+    _rows: list[tuple[int, str, bytes, Jsonb, bytes]] = field(default_factory=list)
+    _entries: list[NewEntry] = field(default_factory=list)
 
     def publish(self, event: Event, *, key: str) -> None:
         """`key` orders events: the device for glasses.*, else the aggregate's id."""
-        headers, value = to_kafka(event.model_copy(update={"traceparent": tracing.current_traceparent()}))
-        self._rows.append(
-            {
-                "bucket": bucket_of(key),
-                "topic": CATALOGUE[event.type].topic.name,
-                "key": key.encode(),
-                "headers": {name: raw.decode() for name, raw in headers},
-                "value": value,
-            }
-        )
+        headers, value = to_kafka(event, traceparent=tracing.current_traceparent())
+        named = Jsonb({name: raw.decode() for name, raw in headers})
+        self._rows.append((bucket_of(key), CATALOGUE[event.type].topic.name, key.encode(), named, value))
+
+    def record(self, journey_id: JourneyId, kind: str, content: dict[str, Any], *, only_first: bool = False) -> None:
+        """Add an entry to a journey's receipt. It is written at the end, with all the others: receipts stay locked as shortly as
+        can be. See `receipts.NewEntry`."""
+        self._entries.append(NewEntry(journey_id, kind, content, only_first))
 
     async def flush(self) -> None:
-        """Write the outbox rows. Called once, right before the commit."""
+        """Write the outbox rows and the entries. Called once, right before the commit."""
+        if self._entries:
+            entries, self._entries = self._entries, []
+            await receipts.append_all(self.connection, entries)
         if self._rows:
-            await self.connection.execute(insert(outbox), self._rows)
-            await self.connection.execute(text(f"NOTIFY {CHANNEL}"))
-            self._rows.clear()
+            rows, self._rows = self._rows, []
+            buckets, topics, keys, headers, values = map(list, zip(*rows, strict=True))
+            await _PUBLISH.run(self.connection, buckets=buckets, topics=topics, keys=keys, headers=headers, values=values)

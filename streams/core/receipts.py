@@ -10,18 +10,40 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, Table, collate, func, insert, select, text, tuple_, union
+from psycopg.types.json import Jsonb
+from sqlalchemy import Select, Table, collate, func, select, text, tuple_, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.digests import canonical_json, sha256_hex
 from schemas.ids import JourneyId
 from schemas.tables import payments, proposals, receipt_entries
 from streams.core.database import Database
+from streams.core.statements import Statement
 
 FIRST_PREVIOUS_DIGEST = "0" * 64
 
 _LOCK_CLASS = 0x5EC7  # names the receipts among the users of advisory locks
-_LOCK = text("SELECT pg_advisory_xact_lock(:lock_class, hashtext(:journey_id))")
+_LOCK = Statement(
+    text(f"""
+    SELECT pg_advisory_xact_lock({_LOCK_CLASS}, number) FROM
+    (SELECT DISTINCT hashtext(journey_id) AS number FROM unnest(CAST(:journey_ids AS text[])) AS given (journey_id) ORDER BY 1) AS sorted
+    """)
+)
+_ENDS = Statement(
+    text("""
+    SELECT last.* FROM unnest(CAST(:journey_ids AS text[])) AS given (journey_id) CROSS JOIN LATERAL
+    (SELECT journey_id, position, digest FROM receipt_entries WHERE journey_id = given.journey_id ORDER BY position DESC LIMIT 1) AS last
+    """)
+)
+_ADD = Statement(
+    text("""
+    INSERT INTO receipt_entries (journey_id, position, kind, content, previous_digest, digest)
+    SELECT * FROM unnest(
+        CAST(:journey_ids AS text[]), CAST(:positions AS integer[]), CAST(:kinds AS text[]), CAST(:contents AS jsonb[]),
+        CAST(:previous_digests AS text[]), CAST(:digests AS text[])
+    )
+    """)
+)
 
 # All that a transaction reads is of one moment, and no statement of it is cut off: some look at everything.
 _ONE_MOMENT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -49,35 +71,56 @@ def digest_of(journey_id: str, position: int, kind: str, content: dict[str, Any]
     return sha256_hex(canonical_json(linked))
 
 
+@dataclass(frozen=True)
+class NewEntry:
+    """`only_first`: it is left out where the receipt has begun already. `content` must be JSON without floats and without anything
+    personal."""
+
+    journey_id: JourneyId
+    kind: str
+    content: dict[str, Any]
+    only_first: bool = False
+
+
 async def lock(connection: AsyncConnection, journey_id: JourneyId) -> None:
     """Until the transaction ends, nobody else appends to this receipt; what they appended before is seen."""
-    await connection.execute(_LOCK, {"lock_class": _LOCK_CLASS, "journey_id": str(journey_id)})
+    await _LOCK.run(connection, journey_ids=[str(journey_id)])
 
 
 async def append(connection: AsyncConnection, journey_id: JourneyId, kind: str, content: dict[str, Any]) -> str:
     """Adds an entry in the caller's transaction, and returns its digest. Belongs late into the transaction: the receipt
-    stays locked until its end. `content` must be JSON without floats (ValueError) and without anything personal."""
-    await lock(connection, journey_id)
-    query = (
-        select(receipt_entries.c.position, receipt_entries.c.digest)
-        .where(receipt_entries.c.journey_id == journey_id)
-        .order_by(receipt_entries.c.position.desc())
-        .limit(1)
-    )
-    last = (await connection.execute(query)).first()
-    position, previous_digest = (last.position + 1, last.digest) if last else (1, FIRST_PREVIOUS_DIGEST)
-    digest = digest_of(journey_id, position, kind, content, previous_digest)
-    await connection.execute(
-        insert(receipt_entries).values(
-            journey_id=journey_id,
-            position=position,
-            kind=kind,
-            content=content,
-            previous_digest=previous_digest,
-            digest=digest,
-        )
-    )
+    stays locked until its end. Raises ValueError for content that is not as `NewEntry` wants it."""
+    (digest,) = await append_all(connection, [NewEntry(journey_id, kind, content)])
     return digest
+
+
+async def append_all(connection: AsyncConnection, wanted: Sequence[NewEntry]) -> list[str]:
+    """The same for several, of several receipts; the digests of those that were added. The receipts are locked in the same order by
+    everybody, so that nobody waits in a circle."""
+    journey_ids = sorted({str(entry.journey_id) for entry in wanted})
+    await _LOCK.run(connection, journey_ids=journey_ids)
+    ends = {row.journey_id: (row.position, row.digest) for row in await _ENDS.all(connection, journey_ids=journey_ids)}
+    added = []
+    for entry in wanted:
+        position, previous_digest = ends.get(str(entry.journey_id), (0, FIRST_PREVIOUS_DIGEST))
+        if entry.only_first and position:
+            continue
+        digest = digest_of(entry.journey_id, position + 1, entry.kind, entry.content, previous_digest)
+        added.append((str(entry.journey_id), position + 1, entry.kind, Jsonb(entry.content), previous_digest, digest))
+        ends[str(entry.journey_id)] = position + 1, digest
+    if not added:
+        return []
+    journeys, positions, kinds, contents, previous_digests, digests = map(list, zip(*added, strict=True))
+    await _ADD.run(
+        connection,
+        journey_ids=journeys,
+        positions=positions,
+        kinds=kinds,
+        contents=contents,
+        previous_digests=previous_digests,
+        digests=digests,
+    )
+    return digests
 
 
 async def read(connection: AsyncConnection, journey_id: JourneyId) -> list[Entry]:
