@@ -9,9 +9,9 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from infra.sandbox.alipay.ledger import Books
 from infra.sandbox.alipay.gateway import Gateway
 from infra.sandbox.alipay.keys import load_or_make
+from infra.sandbox.alipay.ledger import Books
 from infra.sandbox.alipay.notifications import Notifier
 from infra.sandbox.faults import Faults
 

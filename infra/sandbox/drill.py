@@ -7,6 +7,7 @@ somebody's own.
 
 import asyncio
 import dataclasses
+import logging
 import shutil
 import tempfile
 from collections import Counter
@@ -34,7 +35,7 @@ from infra.sandbox.sessions import picture
 from infra.sandbox.shopper import Shopper, Tally
 from infra.sandbox.world import Device, Merchant, World
 from schemas.errors import Misconfigured
-from streams.core.database import Database, create_engine, is_unavailable
+from streams.core.database import Database, create_engine
 from streams.core.sealing import Sealer
 from streams.core.supervisor import ProcessEvent, ProcessSpec
 from streams.payments.accounts import Accounts
@@ -165,6 +166,8 @@ async def run(plan: Plan, root: Path | None, tell: Callable[[str], None]) -> Rep
         raise Misconfigured(f"{root} holds data of an earlier run, which would be in its books: choose a new directory.")
     if plan.kafka_restarts and (problem := kafka.PROGRAM.problem()):
         raise Misconfigured(f"Only Apache Kafka can be killed and come back with all it had. {problem}")
+    # What the operator's questions log stands in the report.
+    logging.getLogger("streams").addHandler(logging.NullHandler())
     place = root or Path(tempfile.mkdtemp(prefix="augenblick-drill-"))
     report: Report | None = None
     try:
@@ -224,7 +227,9 @@ async def _arranged(
     plan: Plan, stack: LocalStack, platform: Platform, receiver: Receiver, tell: Callable[[str], None]
 ) -> AsyncIterator["_Drill"]:
     environment = platform.environment
-    database, sealer = Database(create_engine(environment["DATABASE_URL"])), Sealer(environment["AUGENBLICK_SECRET_KEY"])
+    # Verified: the drill's own connections die with PostgreSQL as everybody's do.
+    database = Database(create_engine(environment["DATABASE_URL"], verified=True))
+    sealer = Sealer(environment["AUGENBLICK_SECRET_KEY"])
     accounts = Accounts(sealer, environment["AUGENBLICK_PUBLIC_URL"])
     try:
         provider = await _provider(plan, stack, platform)
@@ -322,7 +327,6 @@ class _Drill:
                 await self._desk.finish()
                 reporting.cancel()
                 paid = perf_counter()
-                await self._connected_again()
                 unfinished = await self._bring_to_rest()
                 self._over.set()
         except ExceptionGroup as errors:
@@ -346,17 +350,6 @@ class _Drill:
             if not await self._operator.release(self._tell):
                 break
         return await self._until_quiet()
-
-    async def _connected_again(self) -> None:
-        """The drill's own connections to PostgreSQL have died with it."""
-        async with asyncio.timeout(_QUIET_WITHIN_S):
-            while True:
-                try:
-                    return await self._database.ping()
-                except Exception as error:
-                    if not is_unavailable(error):
-                        raise
-                    await asyncio.sleep(_LOOK_S)
 
     async def _until_quiet(self, *, frozen: bool = True) -> dict[str, int]:
         """What is left undone when nothing is left to do, or when patience ends."""

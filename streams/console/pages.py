@@ -128,7 +128,7 @@ class Console:
             counted = await store.counted(connection, now)
             self._flow = (monotonic(), service.flow(counted), counted.complete)
         _, stages, complete = self._flow
-        return {"stages": stages, "complete": complete}
+        return {"stages": stages, "complete": complete, "attention": await store.attention(connection, now)}
 
     def _html(self, template: str, status: int = 200, **values: Any) -> Response:
         return HTMLResponse(

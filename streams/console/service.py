@@ -143,6 +143,8 @@ class Payment:
     created_at: datetime
     updated_at: datetime
     captured_at: datetime | None
+    refunded: Money
+    frozen_reason: str | None
 
 
 @dataclass(frozen=True)
@@ -475,6 +477,20 @@ def flow(counted: Counted) -> list[StageNow]:
             )
         )
     return stages
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What a person should look at: frozen payments (the newest, with their journeys) and how many there are; how many payments
+    have been unknown for a minute; how many notifications are for no payment of ours."""
+
+    frozen: tuple[tuple[str, str], ...]
+    frozen_count: int
+    unknown_count: int
+    unmatched_count: int
+
+    def __bool__(self) -> bool:
+        return bool(self.frozen_count or self.unknown_count or self.unmatched_count)
 
 
 # Searching.

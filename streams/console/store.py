@@ -30,11 +30,13 @@ from schemas.tables import (
     offers,
     payments,
     proposals,
+    provider_notifications,
     receipt_entries,
 )
 from streams.console.service import (
     GLANCE,
     Attempt,
+    Attention,
     Counted,
     DeadLetter,
     Delivery,
@@ -58,6 +60,7 @@ PAGE = 50
 _HOPS_PER_JOURNEY = 400
 _ROWS_PER_JOURNEY = 20
 _HOPS_COUNTED = 50_000
+_FROZEN_SHOWN = 10
 
 # Above and below every journey id, in any collation: ids are of lower-case letters and digits.
 _ABOVE = JourneyId.prefix + "_" + "z" * 27
@@ -302,6 +305,8 @@ def _payment(row: Row[Any]) -> Payment:
         created_at=row.created_at,
         updated_at=row.updated_at,
         captured_at=row.captured_at,
+        refunded=Money.of(row.refunded_minor, row.total_currency),
+        frozen_reason=row.frozen_reason if row.frozen_at else None,
     )
 
 
@@ -426,6 +431,26 @@ async def _dead_letters(connection: AsyncConnection, condition: ColumnElement[bo
     )
     rows = await connection.execute(query.where(condition).order_by(columns.id.desc()).limit(limit))
     return [DeadLetter(**row) for row in rows.mappings()]
+
+
+async def attention(connection: AsyncConnection, now: datetime) -> Attention:
+    columns = payments.c
+    newest = (
+        select(columns.id, columns.journey_id)
+        .where(columns.frozen_at.is_not(None))
+        .order_by(columns.frozen_at.desc())
+        .limit(_FROZEN_SHOWN)
+    )
+    frozen = tuple((row.id, row.journey_id) for row in await connection.execute(newest))
+    counts = select(
+        select(func.count()).where(columns.frozen_at.is_not(None)).scalar_subquery(),
+        select(func.count())
+        .where(attempts.c.outcome == "unknown", attempts.c.ended_at.is_(None), attempts.c.created_at < now - timedelta(minutes=1))
+        .scalar_subquery(),
+        select(func.count()).where(provider_notifications.c.state == "unmatched").scalar_subquery(),
+    )
+    row = (await connection.execute(counts)).one()
+    return Attention(frozen, row[0], row[1], row[2])
 
 
 async def counted(connection: AsyncConnection, now: datetime) -> Counted:

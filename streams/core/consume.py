@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 LATE = "late"
 
+_FIRST_WAIT_S = 0.05
+
 
 @dataclass(frozen=True)
 class Consumer:
@@ -142,24 +144,35 @@ class ConsumeLoop:
                 return False
             return _unavailable(error) or tries < self._consumer.attempts
 
+        async def once() -> str:
+            nonlocal tries
+            tries += 1
+            if self._consumer.event_types and event.type not in self._consumer.event_types:
+                raise Rejected("event-type-unknown", f"{self._consumer.name} does not handle {event.type}")
+            time_left = self._consumer.time_for(event)
+            if time_left <= 0:
+                return LATE
+            async with asyncio.timeout(time_left):
+                return await self._consumer.handling(event)
+
         try:
+            # Nearly all succeed at once, and need not pay for what the others need.
+            try:
+                return await once()
+            except Exception as error:
+                if not worth_trying_again(error):
+                    raise
+            await asyncio.sleep(_FIRST_WAIT_S)
             async for attempt in stamina.retry_context(
                 on=worth_trying_again,
                 attempts=None,
                 timeout=self._consumer.patience_s,
-                wait_initial=0.05,
+                wait_initial=2 * _FIRST_WAIT_S,
                 wait_max=2.0,
                 wait_jitter=0.1,
             ):
                 with attempt:
-                    tries += 1
-                    if self._consumer.event_types and event.type not in self._consumer.event_types:
-                        raise Rejected("event-type-unknown", f"{self._consumer.name} does not handle {event.type}")
-                    time_left = self._consumer.time_for(event)
-                    if time_left <= 0:
-                        return LATE
-                    async with asyncio.timeout(time_left):
-                        return await self._consumer.handling(event)
+                    return await once()
         except Exception as error:
             if _unavailable(error):
                 raise

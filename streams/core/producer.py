@@ -59,7 +59,7 @@ class Producer:
             names.BODY_SIZE: len(event.data),
         }
         with tracing.span(f"send {topic}", kind=SpanKind.PRODUCER, attributes=attributes):
-            headers, value = to_kafka(event.model_copy(update={"traceparent": tracing.current_traceparent()}))
+            headers, value = to_kafka(event, traceparent=tracing.current_traceparent())
             await self.deliver(topic, key=key.encode(), value=value, headers=headers)
         metrics.record("messaging.client.operation.duration", perf_counter() - started, topic=topic)
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import ClauseElement
 
-_DIALECT = PGDialectAsync_psycopg()
+_DIALECT = PGDialectAsync_psycopg()  # type: ignore[no-untyped-call]
 
 
 class Statement:

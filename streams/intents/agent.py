@@ -16,7 +16,7 @@ from schemas.payments import (
     WearState,
 )
 from schemas.topics import GLASSES_INTENTS
-from streams.core import receipts, wording
+from streams.core import wording
 from streams.core.bootstrap import Parts
 from streams.core.consume import Consumer
 from streams.core.faust_worker import run_consumer
@@ -73,8 +73,7 @@ class Intents:
         digest = service.proposal_digest(terms)
         await store.add_proposal(unit.connection, terms, digest, wanted, account, capture=capture)
         journey = JourneyId(wanted.journey_id)
-        if not await receipts.read(unit.connection, journey):
-            await receipts.append(unit.connection, journey, "recognised", wanted.evidence)
+        unit.record(journey, "recognised", wanted.evidence, only_first=True)
         named = {"offer_id": wanted.offer_id, "payee_code_id": wanted.payee_code_id}
         content = {
             "proposal_id": terms.proposal_id,
@@ -83,7 +82,7 @@ class Intents:
             "account_id": account.id,
             "capture": capture,
         }
-        await receipts.append(unit.connection, journey, "proposed", content)
+        unit.record(journey, "proposed", content)
         proposed = event.model_copy(update={"journeyid": journey}).follow(
             "payment.proposed", Proposed(terms=terms, digest=digest), source=SOURCE, subject=event.id
         )
@@ -102,8 +101,7 @@ class Intents:
             unit.connection, proposal, claims, jws=data.approval, account=account, locale=device.locale
         )
         journey = JourneyId(proposal.journey_id)
-        await receipts.append(
-            unit.connection,
+        unit.record(
             journey,
             "approved",
             {"payment_id": payment_id, "digest": proposal.digest, "presence": claims.presence, "approval": data.approval},

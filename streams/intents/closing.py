@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from schemas.events import new_event
 from schemas.ids import JourneyId
 from schemas.payments import ProposalClosed
-from streams.core import receipts, wording
+from streams.core import wording
 from streams.core.database import Database
 from streams.core.handling import transaction
 from streams.core.outbox import Transaction
@@ -21,7 +21,7 @@ async def close(unit: Transaction, proposal: StoredProposal, state: str, reason:
     await store.close_proposal(unit.connection, proposal.id, state, reason)
     journey = JourneyId(proposal.journey_id)
     content = {"proposal_id": proposal.id, "state": state, "reason": reason}
-    await receipts.append(unit.connection, journey, "proposal_closed", content)
+    unit.record(journey, "proposal_closed", content)
     data = ProposalClosed.model_validate({**content, "text": wording.say(reason, locale)})
     closed = new_event("proposal.closed", data, source=SOURCE, journeyid=journey, deviceid=proposal.device_id)
     unit.publish(closed, key=proposal.device_id)

@@ -11,6 +11,7 @@ from schemas.ids import AccountId, MerchantId, OfferId, OrderId, PaymentId, Prop
 from schemas.money import Money
 from schemas.payments import ApprovalClaims, PaymentPolicy, PaymentState, ProposalTerms, WearState
 from schemas.tables import approvals, devices, merchants, offers, payment_policies, payments, proposals, provider_accounts
+from streams.core.statements import Statement
 from streams.intents import policy
 from streams.intents.policy import Rules, Spent
 from streams.intents.service import SUBMIT_WITHIN, Account, Conditions, Device, Purchase, StoredOffer, StoredProposal
@@ -23,8 +24,7 @@ _COST_NOTHING = (PaymentState.DECLINED, PaymentState.FAILED, PaymentState.CANCEL
 
 _merchants_policy, _devices_policy = payment_policies.alias("merchants_policy"), payment_policies.alias("devices_policy")
 
-# Built once: it runs twice for every payment.
-_CONDITIONS = (
+_CONDITIONS = Statement(
     select(provider_accounts.c.id, provider_accounts.c.provider, provider_accounts.c.currencies)
     .add_columns(_merchants_policy.c.policy.label("merchants_policy"), _devices_policy.c.policy.label("devices_policy"))
     .select_from(merchants)
@@ -41,11 +41,62 @@ _CONDITIONS = (
     .where(merchants.c.id == bindparam("merchant_id"))
 )
 
+_LOCK_DEVICE = Statement(
+    select(devices).where(devices.c.id == bindparam("device")).with_for_update(key_share=True)  # rows may still refer to it
+)
+_FIND_OFFER = Statement(select(offers).where(offers.c.id == bindparam("offer")))
+_LOCK_PROPOSAL = Statement(select(proposals).where(proposals.c.id == bindparam("proposal")).with_for_update())
+_LOCK_OPEN_PROPOSALS = Statement(
+    select(proposals).where(proposals.c.device_id == bindparam("device"), proposals.c.state == "open").with_for_update()
+)
+_ADD_PROPOSAL = Statement(
+    insert(proposals),
+    columns=(
+        "id",
+        "journey_id",
+        "device_id",
+        "offer_id",
+        "payee_code_id",
+        "merchant_id",
+        "account_id",
+        "capture",
+        "total_minor",
+        "total_currency",
+        "terms",
+        "digest",
+        "nonce",
+        "expires_at",
+    ),
+)
+_CLOSE_PROPOSAL = Statement(
+    update(proposals)
+    .where(proposals.c.id == bindparam("proposal"))
+    .values(state=bindparam("to"), state_reason=bindparam("why"))
+)
+_ADD_APPROVAL = Statement(insert(approvals), columns=("proposal_id", "nonce", "presence", "jws", "signed_at"))
+_ADD_PAYMENT = Statement(
+    insert(payments),
+    columns=(
+        "id",
+        "proposal_id",
+        "order_id",
+        "journey_id",
+        "device_id",
+        "merchant_id",
+        "total_minor",
+        "total_currency",
+        "state",
+        "provider",
+        "account_id",
+        "capture",
+        "locale",
+        "submit_by",
+    ),
+)
 
 async def lock_device(connection: AsyncConnection, device_id: str) -> Device | None:
     """Everything that one device intends happens one after the other."""
-    query = select(devices).where(devices.c.id == device_id).with_for_update(key_share=True)  # rows may still refer to it
-    row = (await connection.execute(query)).one_or_none()
+    row = await _LOCK_DEVICE.first(connection, device=device_id)
     if row is None:
         return None
     return Device(
@@ -69,7 +120,7 @@ async def set_wear_state(connection: AsyncConnection, device_id: str, state: Wea
 
 
 async def find_offer(connection: AsyncConnection, offer_id: OfferId) -> StoredOffer | None:
-    row = (await connection.execute(select(offers).where(offers.c.id == offer_id))).one_or_none()
+    row = await _FIND_OFFER.first(connection, offer=offer_id)
     if row is None:
         return None
     return StoredOffer(
@@ -88,8 +139,7 @@ async def find_offer(connection: AsyncConnection, offer_id: OfferId) -> StoredOf
 
 async def find_conditions(connection: AsyncConnection, device: Device, merchant_id: MerchantId) -> Conditions:
     """As they are now; one of the wearer's provider at most."""
-    parameters = {"provider": device.payer_provider, "device_id": device.id, "merchant_id": merchant_id}
-    row = (await connection.execute(_CONDITIONS, parameters)).one()
+    row = await _CONDITIONS.first(connection, provider=device.payer_provider, device_id=device.id, merchant_id=merchant_id)
     account = None
     if row.id is not None:
         currencies = frozenset(row.currencies) if row.currencies is not None else None
@@ -135,23 +185,22 @@ async def lock_merchant(connection: AsyncConnection, merchant_id: MerchantId) ->
 async def add_proposal(
     connection: AsyncConnection, terms: ProposalTerms, digest: str, wanted: Purchase, account: Account, *, capture: bool
 ) -> None:
-    await connection.execute(
-        insert(proposals).values(
-            id=terms.proposal_id,
-            journey_id=wanted.journey_id,
-            device_id=terms.device_id,
-            offer_id=wanted.offer_id,
-            payee_code_id=wanted.payee_code_id,
-            merchant_id=terms.merchant_id,
-            account_id=account.id,
-            capture=capture,
-            total_minor=terms.total.minor,
-            total_currency=terms.total.currency,
-            terms=terms.model_dump(mode="json"),
-            digest=digest,
-            nonce=terms.nonce,
-            expires_at=terms.expires_at,
-        )
+    await _ADD_PROPOSAL.run(
+        connection,
+        id=terms.proposal_id,
+        journey_id=wanted.journey_id,
+        device_id=terms.device_id,
+        offer_id=wanted.offer_id,
+        payee_code_id=wanted.payee_code_id,
+        merchant_id=terms.merchant_id,
+        account_id=account.id,
+        capture=capture,
+        total_minor=terms.total.minor,
+        total_currency=terms.total.currency,
+        terms=terms.model_dump(mode="json"),
+        digest=digest,
+        nonce=terms.nonce,
+        expires_at=terms.expires_at,
     )
 
 
@@ -172,13 +221,12 @@ def _proposal(row: Row[Any]) -> StoredProposal:
 
 
 async def lock_proposal(connection: AsyncConnection, proposal_id: ProposalId) -> StoredProposal | None:
-    row = (await connection.execute(select(proposals).where(proposals.c.id == proposal_id).with_for_update())).one_or_none()
+    row = await _LOCK_PROPOSAL.first(connection, proposal=proposal_id)
     return _proposal(row) if row else None
 
 
 async def lock_open_proposals(connection: AsyncConnection, device_id: str) -> Sequence[StoredProposal]:
-    query = select(proposals).where(proposals.c.device_id == device_id, proposals.c.state == "open").with_for_update()
-    return [_proposal(row) for row in await connection.execute(query)]
+    return [_proposal(row) for row in await _LOCK_OPEN_PROPOSALS.all(connection, device=device_id)]
 
 
 async def lock_expired_proposals(connection: AsyncConnection, now: datetime, limit: int) -> Sequence[tuple[StoredProposal, str]]:
@@ -195,7 +243,7 @@ async def lock_expired_proposals(connection: AsyncConnection, now: datetime, lim
 
 
 async def close_proposal(connection: AsyncConnection, proposal_id: ProposalId, state: str, reason: str | None) -> None:
-    await connection.execute(update(proposals).where(proposals.c.id == proposal_id).values(state=state, state_reason=reason))
+    await _CLOSE_PROPOSAL.run(connection, proposal=proposal_id, to=state, why=reason)
 
 
 async def add_payment(
@@ -208,25 +256,30 @@ async def add_payment(
 ) -> PaymentId:
     """The approval and the approved payment. Both are unique per proposal and nonce: a second yes is no second payment."""
     signed_at = datetime.fromtimestamp(claims.iat, UTC)
-    approval = {"proposal_id": proposal.id, "nonce": claims.nonce, "presence": claims.presence, "jws": jws}
-    await connection.execute(insert(approvals).values(**approval, signed_at=signed_at))
+    await _ADD_APPROVAL.run(
+        connection,
+        proposal_id=proposal.id,
+        nonce=claims.nonce,
+        presence=claims.presence,
+        jws=jws,
+        signed_at=datetime.fromtimestamp(claims.iat, UTC),
+    )
     payment_id = PaymentId.new()
-    await connection.execute(
-        insert(payments).values(
-            id=payment_id,
-            proposal_id=proposal.id,
-            order_id=OrderId.new(),
-            journey_id=proposal.journey_id,
-            device_id=proposal.device_id,
-            merchant_id=proposal.merchant_id,
-            total_minor=proposal.terms.total.minor,
-            total_currency=proposal.terms.total.currency,
-            state=PaymentState.APPROVED,
-            provider=account.provider,
-            account_id=account.id,
-            capture=proposal.capture,
-            locale=locale,
-            submit_by=datetime.fromtimestamp(claims.exp, UTC) + SUBMIT_WITHIN,
-        )
+    await _ADD_PAYMENT.run(
+        connection,
+        id=payment_id,
+        proposal_id=proposal.id,
+        order_id=OrderId.new(),
+        journey_id=proposal.journey_id,
+        device_id=proposal.device_id,
+        merchant_id=proposal.merchant_id,
+        total_minor=proposal.terms.total.minor,
+        total_currency=proposal.terms.total.currency,
+        state=PaymentState.APPROVED,
+        provider=account.provider,
+        account_id=account.id,
+        capture=proposal.capture,
+        locale=locale,
+        submit_by=datetime.fromtimestamp(claims.exp, UTC) + SUBMIT_WITHIN,
     )
     return payment_id

@@ -211,6 +211,16 @@ async def test_an_opened_journey_shows_what_happened(page: Page, console: Consol
     await expect(details.locator("h3", has_text="Receipt")).to_have_text("Receipt verified")
 
 
+async def test_frozen_payments_are_pointed_at(page: Page, console: Console) -> None:
+    await page.goto(console.address)
+    pointer = page.locator("#attention")
+    await expect(pointer).to_contain_text("1 frozen payment (pay_")
+    await pointer.locator("a").click()
+    await expect(page).to_have_url(f"{console.address}/journeys/{console.seeded.declined}")
+    await expect(page.locator("#opened")).to_contain_text("Frozen: the provider says 6.50 EUR was paid")
+    await expect(page.locator("#opened")).to_contain_text("augenblick payments resolve pay_")
+
+
 async def test_dead_letters_say_why_and_where(page: Page, console: Console) -> None:
     await page.goto(f"{console.address}/dead-letters")
     letter = page.locator(".letters li")

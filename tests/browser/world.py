@@ -209,6 +209,8 @@ class World:
         )
         for step in ("submitting", state):
             values = {"state": step, "state_reason": reason, "updated_at": ended}
+            if step == "captured":
+                values["captured_minor"] = 650
             await self.connection.execute(update(payments).where(payments.c.id == id).values(values))
         await self.connection.execute(
             insert(attempts).values(
@@ -369,7 +371,11 @@ async def seed(connection: AsyncConnection) -> Seeded:
     await world.glance(declined, at)
     offer = await world.offer(declined, at, "Notizbuch A5, kariert")
     proposal = await world.proposal(declined, offer, at + timedelta(seconds=2), "approved")
-    await world.payment(declined, proposal, at + timedelta(seconds=4), "declined", "insufficient_funds", "insufficient_funds")
+    payment, _ = await world.payment(
+        declined, proposal, at + timedelta(seconds=4), "declined", "insufficient_funds", "insufficient_funds"
+    )
+    frozen = {"frozen_at": now, "frozen_reason": "the provider says 6.50 EUR was paid, after it had ended as declined"}
+    await connection.execute(update(payments).where(payments.c.id == payment).values(frozen))
 
     at = now - timedelta(seconds=30)
     unclear = world.journey(at)

@@ -33,9 +33,10 @@ def belonging_to(root: Path) -> list[str]:
     return found
 
 
-def run_demo(root: Path, environment: dict[str, str]) -> dict[str, Any]:
+def run_demo(root: Path, environment: dict[str, str], *options: str) -> dict[str, Any]:
+    command = [*COMMAND, "--json", "--root", str(root), *options]
     finished = subprocess.run(  # noqa: PLW1510 (the status is looked at, with what was printed)
-        [*COMMAND, "--json", "--root", str(root)], capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=300
+        command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=300
     )
     assert finished.returncode == 0, finished.stderr[-3000:]
     document: dict[str, Any] = json.loads(finished.stdout)
@@ -46,11 +47,18 @@ def started(root: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*COMMAND, "--root", str(root)], cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-def check(document: dict[str, Any]) -> None:
-    price, pay, unclear, doffed = document["journeys"]
-    assert [each["session"] for each in document["journeys"]] == ["price", "pay", "unclear", "doffed"]
+def check(document: dict[str, Any], provider: str, currencies: tuple[str, ...]) -> None:
+    price, pay, phone, unclear, doffed = document["journeys"]
+    assert document["provider"] == provider
+    assert [each["session"] for each in document["journeys"]] == ["price", "pay", "phone", "unclear", "doffed"]
     assert price["ended"] == "offers.found" and "CNY" in price["told"][0] and "橙汁" in price["told"][0]
-    assert pay["ended"] == "captured" and pay["charges_in_the_providers_books"] == 1
+    assert price["charges_in_the_providers_books"] == 0
+    for paid in (pay, phone):
+        assert paid["ended"] == "captured" and paid["charges_in_the_providers_books"] == 1
+        [payment], [moved] = paid["payments"], paid["moved_in_the_providers_books"]
+        assert (payment["provider"], payment["state"]) == (provider, "captured")
+        assert payment["total"].endswith(currencies)
+        assert moved == {"kind": "payment", "reference": payment["reference"], "amount": payment["total"]}
     assert [webhook["type"] for webhook in pay["webhooks"]] == ["payment.captured"] and pay["webhooks"][0]["verified"]
     assert pay["receipt"]["entries"][-1] == "closed" and not pay["receipt"]["problems"]
     assert pay["glance_to_paid_ms"] > pay["glance_to_answer_ms"] > 0
@@ -60,17 +68,39 @@ def check(document: dict[str, Any]) -> None:
     assert doffed["ended"] == "intent.refused" and not doffed["payments"]
     assert doffed["charges_in_the_providers_books"] == 0
     assert doffed["glance_to_paid_ms"] is None
+    check_phone(phone)
+
+
+def check_phone(phone: dict[str, Any]) -> None:
+    """That it was the provider's notification, and nobody's question, that moved the payment."""
+    assert [webhook["type"] for webhook in phone["webhooks"]] == ["payment.action_required", "payment.captured"]
+    assert all(webhook["verified"] for webhook in phone["webhooks"])
+    assert [(each["kind"], each["processed"]) for each in phone["notifications"]] == [("payment", True)]
+    confirmed = phone["confirmed_on_the_phone"]
+    assert 0 < confirmed["heard_after_ms"] < confirmed["next_question_after_ms"]
 
 
 def test_the_demo_tells_of_every_journey_and_leaves_nothing_behind(tmp_path: Path) -> None:
     document = run_demo(tmp_path, dict(os.environ))
-    check(document)
+    check(document, "alipay", ("CNY",))
+    assert [each["kind"] for each in document["journeys"][1]["notifications"]] == ["payment"]
     for journey in document["journeys"]:
         assert journey["trace"].endswith(JourneyId(journey["journey_id"]).uuid.hex)
     assert belonging_to(tmp_path) == []
 
 
-def test_the_demo_runs_without_java_and_says_what_that_means(tmp_path: Path) -> None:
+def test_the_demo_pays_with_stripe(tmp_path: Path) -> None:
+    check(run_demo(tmp_path, dict(os.environ), "--provider", "stripe"), "stripe", ("EUR", "SEK"))
+    assert belonging_to(tmp_path) == []
+
+
+def test_there_is_no_other_provider_in_the_sandbox() -> None:
+    done = subprocess.run([*COMMAND, "--provider", "nobody"], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert done.returncode == 2
+    assert "alipay, stripe, wechat_pay" in done.stderr
+
+
+def test_the_demo_pays_with_wechat_without_java_and_says_what_that_means(tmp_path: Path) -> None:
     """On librdkafka's in-process broker: every program stays on the path but Java and Maven."""
     programs = tmp_path / "programs"
     programs.mkdir()
@@ -81,8 +111,8 @@ def test_the_demo_runs_without_java_and_says_what_that_means(tmp_path: Path) -> 
                 (programs / program.name).symlink_to(program)
     environment = {**os.environ, "PATH": str(programs)}
     environment.pop("JAVA_HOME", None)
-    document = run_demo(tmp_path / "stack", environment)
-    check(document)
+    document = run_demo(tmp_path / "stack", environment, "--provider", "wechat_pay")
+    check(document, "wechat_pay", ("CNY",))
     assert any("in memory" in note for note in document["notes"])
     assert belonging_to(tmp_path / "stack") == []
 

@@ -4,9 +4,11 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
-from infra.sandbox import sessions
+from infra.sandbox import localstripe, sessions
 from schemas.ids import JourneyId
+from schemas.tables import payments
 from streams.core import receipts
 from tests.support.frames import barcode_jpeg, gtin13
 from tests.support.waiting import eventually
@@ -96,7 +98,14 @@ async def test_a_recorded_session_goes_as_recorded(platform: RunningPlatform, na
     session = sessions.load(name)
     for product in ("9520000010010", "9520000010027", "9520000010034"):
         await platform.rows.product(platform.shop, gtin=product)
-    async with platform.worn(await platform.payer()) as glasses:
-        replayed = await sessions.replay(session, glasses)
+
+    async def confirm(journey_id: str) -> None:
+        query = select(payments.c.provider_reference).where(payments.c.journey_id == journey_id)
+        async with platform.database.transaction() as connection:
+            reference = (await connection.execute(query)).scalar_one()
+        await localstripe.confirm(platform.provider, reference)
+
+    async with platform.worn(await platform.payer(session.payer)) as glasses:
+        replayed = await sessions.replay(session, glasses, confirm)
     assert replayed.journey_id
     assert replayed.ended == session.steps[-1].expect

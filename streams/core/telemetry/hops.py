@@ -14,10 +14,13 @@ from psycopg.types.json import Jsonb
 
 from streams.core.telemetry import names
 
+# One statement for a batch, however large.
 _INSERT = """
     INSERT INTO journey_hops
         (span_id, journey_id, parent_span_id, name, role, started_at, duration_us, failed, attributes)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+    SELECT * FROM unnest(
+        %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::bigint[], %s::boolean[], %s::jsonb[]
+    )
     ON CONFLICT DO NOTHING
 """
 
@@ -37,8 +40,7 @@ class HopExporter(SpanExporter):
         try:
             if self._connection is None or self._connection.closed:
                 self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=5)
-            with self._connection.cursor() as cursor:
-                cursor.executemany(_INSERT, rows)
+            self._connection.execute(_INSERT, [list(column) for column in zip(*rows, strict=True)])
         except psycopg.Error:
             self.shutdown()
             return SpanExportResult.FAILURE

@@ -1,5 +1,6 @@
 """Tracing. A journey's id is its trace's id: any hop, at any time, finds the trace without being told (docs/adr/0003)."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,19 +11,29 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from schemas.ids import JourneyId
 from streams.core.telemetry import names
 
-_propagator = TraceContextTextMapPropagator()
+# Of W3C Trace Context, version 00: all that is ever in our headers and rows.
+_TRACEPARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+
+_NOWHERE = otel_context.Context()
 _root: ContextVar[JourneyId | None] = ContextVar("journey whose root span is being made", default=None)
 
 Attribute = str | int | float | bool
 
 
+_tracers: dict[int, tuple[trace.TracerProvider, trace.Tracer]] = {}
+
+
 def tracer() -> trace.Tracer:
-    return trace.get_tracer("augenblick")
+    """Of the provider that is set now. Kept, for making one costs more than a span."""
+    provider = trace.get_tracer_provider()
+    found = _tracers.get(id(provider))
+    if found is None or found[0] is not provider:
+        found = _tracers[id(provider)] = provider, provider.get_tracer("augenblick")
+    return found[1]
 
 
 def trace_id(journey: JourneyId) -> str:
@@ -54,6 +65,8 @@ class InheritJourney(SpanProcessor):
     """A span below a journey's span belongs to the journey, also one that a library makes."""
 
     def on_start(self, span: SdkSpan, parent_context: otel_context.Context | None = None) -> None:
+        if span.attributes and names.JOURNEY in span.attributes:
+            return
         parent = trace.get_current_span(parent_context)
         if isinstance(parent, ReadableSpan) and (journey := (parent.attributes or {}).get(names.JOURNEY)):
             span.set_attribute(names.JOURNEY, journey)
@@ -85,33 +98,39 @@ def span(
 ) -> Iterator[Span]:
     """A span of the current trace; or, with `parent` (a traceparent) or `journey`, of that one. An exception is recorded by
     its type alone, for messages may quote what must not be kept."""
-    where = None
-    if parent is not None:
-        where = _propagator.extract({"traceparent": parent}, context=otel_context.Context())
-    if journey is not None and not (where and trace.get_current_span(where).get_span_context().is_valid):
-        where = journey_context(journey)
-    started = tracer().start_span(name, context=where, kind=kind)
-    with _current(started):
-        annotate(started, {**(attributes or {}), **({names.JOURNEY: str(journey)} if journey else {})})
+    where = _parent_context(parent) if parent is not None else None
+    if journey is not None:
+        where = where or journey_context(journey)
+        attributes = {**(attributes or {}), names.JOURNEY: str(journey)}
+    if attributes:
+        _must_be_known(attributes)
+    with _current(tracer().start_span(name, context=where, kind=kind, attributes=attributes)) as started:
         yield started
 
 
 @contextmanager
-def _current(started: Span) -> Iterator[None]:
-    with trace.use_span(started, end_on_exit=True, record_exception=False, set_status_on_exception=False):
-        try:
-            yield
-        except BaseException as error:
-            started.set_attribute(names.ERROR_TYPE, type(error).__qualname__)
-            started.set_status(Status(StatusCode.ERROR, type(error).__qualname__))
-            raise
+def _current(started: Span) -> Iterator[Span]:
+    token = otel_context.attach(trace.set_span_in_context(started))
+    try:
+        yield started
+    except BaseException as error:
+        started.set_attribute(names.ERROR_TYPE, type(error).__qualname__)
+        started.set_status(Status(StatusCode.ERROR, type(error).__qualname__))
+        raise
+    finally:
+        otel_context.detach(token)
+        started.end()
 
 
 def annotate(target: Span, attributes: Mapping[str, Attribute]) -> None:
     """Set attributes, of known names only."""
+    _must_be_known(attributes)
+    target.set_attributes(dict(attributes))
+
+
+def _must_be_known(attributes: Mapping[str, Attribute]) -> None:
     if unknown := attributes.keys() - names.ATTRIBUTES:
         raise ValueError(f"not an attribute of ours: {', '.join(sorted(unknown))}; add it to telemetry/names.py")
-    target.set_attributes(dict(attributes))
 
 
 def fail(target: Span, reason: str) -> None:
@@ -123,12 +142,26 @@ def fail(target: Span, reason: str) -> None:
 def journey_context(journey: JourneyId) -> otel_context.Context:
     """A context below the journey's root span, wherever that was made."""
     trace_number, span_number = _root_ids(journey)
-    root = SpanContext(trace_number, span_number, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
-    return trace.set_span_in_context(NonRecordingSpan(root), otel_context.Context())
+    return _remote(trace_number, span_number, TraceFlags.SAMPLED)
+
+
+def _parent_context(traceparent: str) -> otel_context.Context | None:
+    """None where it is none."""
+    parsed = _TRACEPARENT.fullmatch(traceparent)
+    if parsed is None:
+        return None
+    trace_number, span_number, flags = (int(part, 16) for part in parsed.groups())
+    return _remote(trace_number, span_number, flags) if trace_number and span_number else None
+
+
+def _remote(trace_number: int, span_number: int, flags: int) -> otel_context.Context:
+    span_context = SpanContext(trace_number, span_number, is_remote=True, trace_flags=TraceFlags(flags))
+    return trace.set_span_in_context(NonRecordingSpan(span_context), _NOWHERE)
 
 
 def current_traceparent() -> str | None:
     """The W3C traceparent of the current span, for headers and rows."""
-    carrier: dict[str, str] = {}
-    _propagator.inject(carrier)
-    return carrier.get("traceparent")
+    current = trace.get_current_span().get_span_context()
+    if not current.is_valid:
+        return None
+    return f"00-{current.trace_id:032x}-{current.span_id:016x}-{current.trace_flags:02x}"

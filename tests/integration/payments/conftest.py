@@ -1,14 +1,18 @@
+from collections.abc import AsyncIterator
+
 import pytest
 
+from infra.local.stack import LocalStack
 from schemas.events import new_event
 from schemas.ids import JourneyId
 from schemas.money import Money
 from schemas.payments import Payer, PaymentDue
-from streams.core.database import Database
+from streams.core.database import Database, create_engine
 from streams.core.sealing import Sealer
 from tests.integration.payments.operated import Operated, register
 from tests.support.payments import NAME, Case, Provider
 from tests.support.rows import Rows
+from tests.support.servers import migrated_database
 
 
 async def a_case(database: Database, sealer: Sealer, rows: Rows, *, capture: bool = True) -> Case:
@@ -33,8 +37,16 @@ async def reserved(database: Database, sealer: Sealer, rows: Rows) -> Case:
     return case
 
 
+@pytest.fixture(scope="module")
+async def operated_url(stack: LocalStack) -> str:
+    """A database of its own: what these tests leave unfinished is nothing for the janitors of others."""
+    return await migrated_database(stack.environment["DATABASE_URL"])
+
+
 @pytest.fixture
-def operated(database: Database, database_url: str, sealer: Sealer, monkeypatch: pytest.MonkeyPatch) -> Operated:
+async def operated(operated_url: str, sealer: Sealer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Operated]:
     """With a provider that the test invents the answers of."""
     register(monkeypatch)
-    return Operated(database, database_url, sealer)
+    database = Database(create_engine(operated_url))
+    yield Operated(database, operated_url, sealer)
+    await database.close()

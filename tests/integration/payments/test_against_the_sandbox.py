@@ -16,9 +16,7 @@ from infra.sandbox.providers import SandboxProvider
 from schemas.ids import PaymentId
 from schemas.money import Money
 from schemas.tables import attempts, payments
-from streams.core.database import Database
 from streams.core.handling import transaction
-from streams.core.sealing import Sealer
 from streams.payments import commands
 from streams.payments.accounts import Accounts
 from streams.payments.work import PaymentWork
@@ -103,12 +101,12 @@ def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture
-async def sandbox(gateway: tuple[str, str], database: Database, database_url: str, sealer: Sealer) -> AsyncIterator[Sandbox]:
+async def sandbox(gateway: tuple[str, str], operated: Operated) -> AsyncIterator[Sandbox]:
     name, address = gateway
     module = providers.find(name)
     credentials = dict(await asyncio.to_thread(module.credentials, address))
-    connectors = Accounts(sealer, "http://127.0.0.1:9")
-    yield Sandbox(name, module, address, Operated(database, database_url, sealer), credentials, connectors)
+    connectors = Accounts(operated.sealer, "http://127.0.0.1:9")
+    yield Sandbox(name, module, address, operated, credentials, connectors)
     await connectors.close()
 
 

@@ -37,7 +37,21 @@ def proposal(state: str = "open", id: str = "prp_1", offer_id: str = "off_1", re
 
 def payment(state: str = "captured", proposal_id: str = "prp_1", captured_at: datetime | None = None) -> Payment:
     return Payment(
-        "pay_1", "ord_1", proposal_id, "dev_1", "Shop", state, None, PRICE, "stripe", None, later(3000), later(4000), captured_at
+        "pay_1",
+        "ord_1",
+        proposal_id,
+        "dev_1",
+        "Shop",
+        state,
+        None,
+        PRICE,
+        "stripe",
+        None,
+        later(3000),
+        later(4000),
+        captured_at,
+        refunded=PRICE * 0,
+        frozen_reason=None,
     )
 
 
