@@ -381,7 +381,9 @@ class Cancelled(_Outcome):
     """It was cancelled, at the provider or before it came so far; nothing is held any more."""
 
     kind: Literal["cancelled"] = "cancelled"
-    reason: Literal["cancelled_at_provider", "too_late", "not_confirmed_in_time", "denied_party"] = "cancelled_at_provider"
+    reason: Literal["cancelled_at_provider", "too_late", "not_confirmed_in_time", "denied_party", "payer_missing"] = (
+        "cancelled_at_provider"
+    )
 
 
 class Unknown(_Outcome):

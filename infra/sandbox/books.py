@@ -521,6 +521,12 @@ _PAID_WHILE_FROZEN = """
 """
 
 
+async def read_ever_frozen(connection: AsyncConnection) -> set[str]:
+    """The payments of which a receipt says that they were frozen, whatever has become of them since."""
+    query = text("SELECT DISTINCT content ->> 'payment_id' FROM receipt_entries WHERE kind = 'frozen'")
+    return set((await connection.execute(query)).scalars())
+
+
 async def read_paid_while_frozen(connection: AsyncConnection) -> list[str]:
     """Successes that were announced of payments after they had been frozen; to be read before anybody thaws one."""
     return [f"{row.id}: {row.type} after it was frozen" for row in await connection.execute(text(_PAID_WHILE_FROZEN))]

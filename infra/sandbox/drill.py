@@ -145,7 +145,7 @@ class Report:
                 **{name: self.killed(name) for name in (*KILLABLE, "kafka", "postgres")},
             },
             "disturbed": dict(Counter(f"{each.whom} {each.what}" for each in self.disturbances if each.what != "killed")),
-            "faults": self.faults_done,
+            "faults_done": self.faults_done,
             "back_s": {"median": round(median(back), 2), "longest": round(max(back), 2)} if back else None,
             "approvals": self.approvals,
             "glances": self.tally.glances,

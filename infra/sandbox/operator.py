@@ -19,19 +19,24 @@ _QUESTIONS = 20
 
 @dataclass
 class Operator:
-    """`wrongly_frozen` are sentences: of payments that were announced as paid while they were frozen, and of payments that were
-    frozen although the provider never told an untruth of its own accord."""
+    """`wrongly_frozen` are sentences: of payments that were announced as paid while they were frozen, that somebody else has
+    released, or that were frozen although the provider never told an untruth of its own accord."""
 
     database: Database
     work: PaymentWork
     released: int = 0
     wrongly_frozen: list[str] = field(default_factory=list)
+    _seen: set[str] = field(default_factory=set)
 
     async def release(self, tell: Callable[[str], None]) -> int:
         """Release all that are frozen; returns how many there were."""
         async with self.database.transaction() as connection:
             self.wrongly_frozen += await books.read_paid_while_frozen(connection)
             frozen = (await connection.execute(text(_FROZEN))).all()
+            ever = await books.read_ever_frozen(connection)
+        self._seen |= {row.id for row in frozen}
+        self.wrongly_frozen += [f"{payment_id}: released, and not by the operator" for payment_id in sorted(ever - self._seen)]
+        self._seen |= ever
         if frozen:
             tell(f"the operator looks at {len(frozen)} frozen payments")
         for row in frozen:

@@ -1,6 +1,7 @@
 """Group commit: units of work that are ready at the same time share one transaction, so that many events cost one commit.
 
-A unit may claim its event in the consumer's inbox; the claims of a group are one statement.
+A unit may claim its event in the consumer's inbox; the claims of a group are one statement. What the units of a group are about
+may be locked and read for all of them together, too (`prepare`).
 
 Each unit runs in its caller's own task (its trace, its deadline), one after the other on the shared connection. If any of them
 fails, all is rolled back and every unit is run again alone, where only the one that fails fails. A unit must therefore have no
@@ -8,9 +9,9 @@ effect but on the database; and it is either committed when `run` returns, or it
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from opentelemetry.trace import SpanKind
 
@@ -31,41 +32,52 @@ class _RunAlone(Exception):
 @dataclass(eq=False)
 class _Member:
     claims: str | None
+    about: Hashable | None
     turn: asyncio.Future[Transaction | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     done: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     committed: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
+Prepare = Callable[[Transaction, Sequence[Any]], Awaitable[None]]
+"""Locks, in an order that everybody keeps to, and reads into `Transaction.prepared`; is given each subject once."""
+
+
 class GroupCommit:
     """Of one `consumer`, whose inbox the claims are made in."""
 
-    def __init__(self, database: Database, consumer: str) -> None:
+    def __init__(self, database: Database, consumer: str, *, prepare: Prepare | None = None) -> None:
         self._database = database
         self._consumer = consumer
+        self._prepare = prepare
         self._waiting: list[_Member] = []
         self._leading: asyncio.Task[None] | None = None
 
-    async def run(self, work: Callable[[Transaction], Awaitable[Result]], *, claim: str | None = None) -> Result | None:
+    async def run(
+        self, work: Callable[[Transaction], Awaitable[Result]], *, claim: str | None = None, about: Hashable | None = None
+    ) -> Result | None:
         """`work` in a transaction, committed. With `claim` (an event's id) only if the event was not handled before, else
-        None. Raises what `work` raises, or what the database does."""
+        None. `about` is what is prepared for it. Raises what `work` raises, or what the database does."""
         attributes = {names.DATABASE_SYSTEM: "postgresql", names.DATABASE_OPERATION: "transaction"}
         with tracing.span("transaction postgresql", kind=SpanKind.CLIENT, attributes=attributes):
             try:
-                return await self._together(work, claim)
+                return await self._together(work, _Member(claim, about))
             except _RunAlone:
-                return await self._alone(work, claim)
+                return await self._alone(work, claim, about)
 
-    async def _alone(self, work: Callable[[Transaction], Awaitable[Result]], claim: str | None) -> Result | None:
+    async def _alone(
+        self, work: Callable[[Transaction], Awaitable[Result]], claim: str | None, about: Hashable | None
+    ) -> Result | None:
         async with self._database.transaction() as connection:
             if claim is not None and not await inbox.claim(connection, self._consumer, claim):
                 return None
             unit = Transaction(connection)
+            if self._prepare is not None and about is not None:
+                await self._prepare(unit, [about])
             result = await work(unit)
             await unit.flush()
         return result
 
-    async def _together(self, work: Callable[[Transaction], Awaitable[Result]], claim: str | None) -> Result | None:
-        member = _Member(claim)
+    async def _together(self, work: Callable[[Transaction], Awaitable[Result]], member: _Member) -> Result | None:
         self._waiting.append(member)
         if self._leading is None or self._leading.done():
             self._leading = asyncio.create_task(self._lead())
@@ -100,6 +112,9 @@ class GroupCommit:
             unit = Transaction(connection)
             wanted = {member.claims for member in group if member.claims is not None}
             claimed = await inbox.claim_all(connection, self._consumer, wanted) if wanted else set()
+            subjects = {member.about for member in group if member.claims is None or member.claims in claimed} - {None}
+            if self._prepare is not None and subjects:
+                await self._prepare(unit, list(subjects))
             for member in group:
                 if member.turn.cancelled():
                     raise _RunAlone  # what it has claimed must not be committed

@@ -6,7 +6,7 @@ Direct          compute, send acknowledged, no inbox. For answers whose repetiti
                 event makes events with the same ids again (docs/adr/0004).
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanKind
 from schemas.events import Event
 from streams.core import inbox
 from streams.core.database import Database
-from streams.core.groups import GroupCommit
+from streams.core.groups import GroupCommit, Prepare
 from streams.core.outbox import Transaction
 from streams.core.producer import Producer
 from streams.core.telemetry import names, tracing
@@ -44,16 +44,28 @@ async def transaction(database: Database) -> AsyncIterator[Transaction]:
 
 
 class Transactional:
-    def __init__(self, consumer: str, database: Database, handle: Callable[[Event, Transaction], Awaitable[None]]) -> None:
-        self._group = GroupCommit(database, consumer)
+    """`about` says what an event is about, for `prepare` (see streams.core.groups)."""
+
+    def __init__(
+        self,
+        consumer: str,
+        database: Database,
+        handle: Callable[[Event, Transaction], Awaitable[None]],
+        *,
+        about: Callable[[Event], Hashable] | None = None,
+        prepare: Prepare | None = None,
+    ) -> None:
+        self._group = GroupCommit(database, consumer, prepare=prepare)
         self._handle = handle
+        self._about = about
 
     async def __call__(self, event: Event) -> str:
         async def work(unit: Transaction) -> str:
             await self._handle(event, unit)
             return HANDLED
 
-        return await self._group.run(work, claim=event.id) or DUPLICATE
+        about = self._about(event) if self._about is not None else None
+        return await self._group.run(work, claim=event.id, about=about) or DUPLICATE
 
 
 class Effect(Generic[Plan, Result]):

@@ -2,6 +2,7 @@
 once; what was rolled back never."""
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from schemas.events import CATALOGUE, Event, to_kafka
 from schemas.ids import JourneyId
 from streams.core import receipts
-from streams.core.receipts import NewEntry
+from streams.core.receipts import Head, NewEntry
 from streams.core.statements import Statement
 from streams.core.telemetry import tracing
 
@@ -23,7 +24,7 @@ CHANNEL = "outbox"
 
 # Ids are given in the order of the rows.
 _PUBLISH = Statement(
-    text(f"""
+    text("""
     WITH written AS (
         INSERT INTO outbox (bucket, topic, key, headers, value)
         SELECT * FROM unnest(
@@ -31,7 +32,7 @@ _PUBLISH = Statement(
             CAST(:values AS bytea[])
         )
     )
-    SELECT pg_notify('{CHANNEL}', '')
+    SELECT pg_notify(:channel, '')
     """)
 )
 
@@ -43,11 +44,15 @@ def bucket_of(key: str) -> int:
 
 @dataclass
 class Transaction:
-    """A database transaction and the events that are published if it commits, with the entries that it adds to receipts."""
+    """A database transaction and the events that are published if it commits, with the entries that it adds to receipts.
+
+    `prepared` has what was locked and read in advance, for whoever takes it out: who comes second reads what the first has made
+    of it."""
 
     connection: AsyncConnection
+    prepared: dict[Any, Any] = field(default_factory=dict)
     _rows: list[tuple[int, str, bytes, Jsonb, bytes]] = field(default_factory=list)
-    _entries: list[NewEntry] = field(default_factory=list)
+    _entries: list[tuple[NewEntry, Callable[[Head], None] | None]] = field(default_factory=list)
 
     def publish(self, event: Event, *, key: str) -> None:
         """`key` orders events: the device for glasses.*, else the aggregate's id."""
@@ -55,17 +60,30 @@ class Transaction:
         named = Jsonb({name: raw.decode() for name, raw in headers})
         self._rows.append((bucket_of(key), CATALOGUE[event.type].topic.name, key.encode(), named, value))
 
-    def record(self, journey_id: JourneyId, kind: str, content: dict[str, Any], *, only_first: bool = False) -> None:
+    def record(
+        self,
+        journey_id: JourneyId,
+        kind: str,
+        content: dict[str, Any],
+        *,
+        only_first: bool = False,
+        then: Callable[[Head], None] | None = None,
+    ) -> None:
         """Add an entry to a journey's receipt. It is written at the end, with all the others: receipts stay locked as shortly as
-        can be. See `receipts.NewEntry`."""
-        self._entries.append(NewEntry(journey_id, kind, content, only_first))
+        can be. See `receipts.NewEntry`. `then` is told where it stands, and may publish."""
+        self._entries.append((NewEntry(journey_id, kind, content, only_first), then))
 
     async def flush(self) -> None:
         """Write the outbox rows and the entries. Called once, right before the commit."""
         if self._entries:
             entries, self._entries = self._entries, []
-            await receipts.append_all(self.connection, entries)
+            heads = await receipts.append_all(self.connection, [entry for entry, _ in entries])
+            for (_, then), head in zip(entries, heads, strict=True):
+                if then is not None and head is not None:
+                    then(head)
         if self._rows:
             rows, self._rows = self._rows, []
             buckets, topics, keys, headers, values = map(list, zip(*rows, strict=True))
-            await _PUBLISH.run(self.connection, buckets=buckets, topics=topics, keys=keys, headers=headers, values=values)
+            await _PUBLISH.run(
+                self.connection, buckets=buckets, topics=topics, keys=keys, headers=headers, values=values, channel=CHANNEL
+            )

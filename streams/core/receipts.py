@@ -24,15 +24,18 @@ FIRST_PREVIOUS_DIGEST = "0" * 64
 
 _LOCK_CLASS = 0x5EC7  # names the receipts among the users of advisory locks
 _LOCK = Statement(
-    text(f"""
-    SELECT pg_advisory_xact_lock({_LOCK_CLASS}, number) FROM
-    (SELECT DISTINCT hashtext(journey_id) AS number FROM unnest(CAST(:journey_ids AS text[])) AS given (journey_id) ORDER BY 1) AS sorted
+    text("""
+    SELECT pg_advisory_xact_lock(:lock_class, number) FROM (
+        SELECT DISTINCT hashtext(journey_id) AS number FROM unnest(CAST(:journey_ids AS text[])) AS given (journey_id) ORDER BY 1
+    ) AS sorted
     """)
 )
 _ENDS = Statement(
     text("""
-    SELECT last.* FROM unnest(CAST(:journey_ids AS text[])) AS given (journey_id) CROSS JOIN LATERAL
-    (SELECT journey_id, position, digest FROM receipt_entries WHERE journey_id = given.journey_id ORDER BY position DESC LIMIT 1) AS last
+    SELECT last.* FROM unnest(CAST(:journey_ids AS text[])) AS given (journey_id) CROSS JOIN LATERAL (
+        SELECT journey_id, position, digest FROM receipt_entries
+        WHERE journey_id = given.journey_id ORDER BY position DESC LIMIT 1
+    ) AS last
     """)
 )
 _ADD = Statement(
@@ -72,9 +75,18 @@ def digest_of(journey_id: str, position: int, kind: str, content: dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Head:
+    """The last entry of a receipt: whoever knows it can tell whether anything before it was altered or removed."""
+
+    journey_id: str
+    position: int
+    digest: str
+
+
+@dataclass(frozen=True)
 class NewEntry:
-    """`only_first`: it is left out where the receipt has begun already. `content` must be JSON without floats and without anything
-    personal."""
+    """`only_first`: it is left out where the receipt has begun already. `content` must be JSON without floats and without
+    anything personal."""
 
     journey_id: JourneyId
     kind: str
@@ -84,43 +96,51 @@ class NewEntry:
 
 async def lock(connection: AsyncConnection, journey_id: JourneyId) -> None:
     """Until the transaction ends, nobody else appends to this receipt; what they appended before is seen."""
-    await _LOCK.run(connection, journey_ids=[str(journey_id)])
+    await lock_all(connection, [journey_id])
+
+
+async def lock_all(connection: AsyncConnection, journey_ids: Sequence[str]) -> None:
+    await _LOCK.run(connection, lock_class=_LOCK_CLASS, journey_ids=[str(journey_id) for journey_id in journey_ids])
 
 
 async def append(connection: AsyncConnection, journey_id: JourneyId, kind: str, content: dict[str, Any]) -> str:
     """Adds an entry in the caller's transaction, and returns its digest. Belongs late into the transaction: the receipt
     stays locked until its end. Raises ValueError for content that is not as `NewEntry` wants it."""
-    (digest,) = await append_all(connection, [NewEntry(journey_id, kind, content)])
-    return digest
+    (added,) = await append_all(connection, [NewEntry(journey_id, kind, content)])
+    assert added is not None
+    return added.digest
 
 
-async def append_all(connection: AsyncConnection, wanted: Sequence[NewEntry]) -> list[str]:
-    """The same for several, of several receipts; the digests of those that were added. The receipts are locked in the same order by
-    everybody, so that nobody waits in a circle."""
+async def append_all(connection: AsyncConnection, wanted: Sequence[NewEntry]) -> list[Head | None]:
+    """The same for several, of several receipts; returns where each stands, None for what was left out. The receipts are locked
+    in the same order by everybody, so that nobody waits in a circle."""
     journey_ids = sorted({str(entry.journey_id) for entry in wanted})
-    await _LOCK.run(connection, journey_ids=journey_ids)
+    await lock_all(connection, journey_ids)
     ends = {row.journey_id: (row.position, row.digest) for row in await _ENDS.all(connection, journey_ids=journey_ids)}
+    heads: list[Head | None] = []
     added = []
     for entry in wanted:
-        position, previous_digest = ends.get(str(entry.journey_id), (0, FIRST_PREVIOUS_DIGEST))
+        journey_id = str(entry.journey_id)
+        position, previous_digest = ends.get(journey_id, (0, FIRST_PREVIOUS_DIGEST))
         if entry.only_first and position:
+            heads.append(None)
             continue
-        digest = digest_of(entry.journey_id, position + 1, entry.kind, entry.content, previous_digest)
-        added.append((str(entry.journey_id), position + 1, entry.kind, Jsonb(entry.content), previous_digest, digest))
-        ends[str(entry.journey_id)] = position + 1, digest
-    if not added:
-        return []
-    journeys, positions, kinds, contents, previous_digests, digests = map(list, zip(*added, strict=True))
-    await _ADD.run(
-        connection,
-        journey_ids=journeys,
-        positions=positions,
-        kinds=kinds,
-        contents=contents,
-        previous_digests=previous_digests,
-        digests=digests,
-    )
-    return digests
+        digest = digest_of(journey_id, position + 1, entry.kind, entry.content, previous_digest)
+        added.append((journey_id, position + 1, entry.kind, Jsonb(entry.content), previous_digest, digest))
+        heads.append(Head(journey_id, position + 1, digest))
+        ends[journey_id] = position + 1, digest
+    if added:
+        journeys, positions, kinds, contents, previous_digests, digests = map(list, zip(*added, strict=True))
+        await _ADD.run(
+            connection,
+            journey_ids=journeys,
+            positions=positions,
+            kinds=kinds,
+            contents=contents,
+            previous_digests=previous_digests,
+            digests=digests,
+        )
+    return heads
 
 
 async def read(connection: AsyncConnection, journey_id: JourneyId) -> list[Entry]:
@@ -135,15 +155,6 @@ async def read(connection: AsyncConnection, journey_id: JourneyId) -> list[Entry
 
 
 # All receipts, in the order of their journeys.
-
-
-@dataclass(frozen=True)
-class Head:
-    """The last entry of a receipt: whoever knows it can tell whether anything before it was altered or removed."""
-
-    journey_id: str
-    position: int
-    digest: str
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
-"""Statements that run for every event. SQLAlchemy writes their SQL once, when their module is loaded; they run on the driver's own
-connection, in the caller's transaction. To build a statement, look up its SQL and wrap its rows anew each time would cost several
-times what running it costs.
+"""Statements that run for every event. SQLAlchemy writes their SQL once, when their module is loaded; they run on the driver's
+own connection, in the caller's transaction. To build a statement, look up its SQL and wrap its rows anew each time would cost
+several times what running it costs.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,8 +18,8 @@ _DIALECT = PGDialectAsync_psycopg()  # type: ignore[no-untyped-call]
 
 
 class Statement:
-    """`written` with `bindparam`s for what is given when it runs; an insert may name its `columns` instead. A list is one parameter
-    (`= ANY`), never an expanding one. Rows are named tuples. Raises what SQLAlchemy does."""
+    """`written` with `bindparam`s for what is given when it runs; an insert may name its `columns` instead. A list is one
+    parameter (`= ANY`), never an expanding one. Rows are named tuples. Raises what SQLAlchemy does."""
 
     def __init__(self, written: Executable, *, columns: Sequence[str] | None = None) -> None:
         assert isinstance(written, ClauseElement)

@@ -8,7 +8,14 @@ verify → insert-or-ignore → acknowledge, in this order; then the payments st
     repeated                               acknowledged and counted, nothing else
     out of order, or before our answer     no matter: it is a hint to ask the provider, never the answer itself
     about another amount                   the payment is frozen (streams/payments)
+    nothing new                            kept as `processed`: its payment's commands have all ended, and it contradicts nothing
 """
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from time import monotonic
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -22,11 +29,24 @@ from streams.core.database import Database
 from streams.core.groups import GroupCommit
 from streams.core.outbox import Transaction
 from streams.core.telemetry import metrics
-from streams.payments import accounts, store
+from streams.payments import accounts, service, store
 from streams.payments.accounts import Account, Accounts
+from streams.payments.store import Referred
 
 PATH = "/v1/notifications/{provider}/{account_id}"
 _SOURCE = "/gateway/notifications"
+
+# Credentials change rarely: an account is looked up again after so many seconds, and whenever a signature does not fit.
+_FRESH_S = 5.0
+
+# A notification often comes just before the provider's answer to our own call, which makes it superfluous. For so long it may.
+_WAITS_S = (0.05, 0.15, 0.3)
+
+
+@dataclass(frozen=True)
+class _Known:
+    account: Account
+    read_at: float
 
 
 class Notifications:
@@ -34,6 +54,7 @@ class Notifications:
         self._database = database
         self._connectors = connectors
         self._group = GroupCommit(database, "notifications")
+        self._known: dict[str, _Known] = {}
 
     def router(self) -> APIRouter:
         router = APIRouter(tags=["providers"])
@@ -43,10 +64,18 @@ class Notifications:
     async def post(self, request: Request, provider: str, account_id: str) -> Response:
         """A payment provider's notification, signed as the provider does it. The answer is the provider's own way of hearing that
         it was taken."""
-        account = await self._account(provider, account_id)
+        account, fresh = await self._account(provider, account_id)
+        headers, body = dict(request.headers), await request.body()
         connector = self._connectors.connector(account)
         try:
-            events = connector.parse_webhook(dict(request.headers), await request.body())
+            try:
+                events = connector.parse_webhook(headers, body)
+            except Rejected:
+                if fresh:
+                    raise
+                account, _ = await self._account(provider, account_id, anew=True)
+                connector = self._connectors.connector(account)
+                events = connector.parse_webhook(headers, body)
         except Rejected as refusal:
             metrics.count("augenblick.notifications", provider=account.provider, outcome=refusal.problem.code)
             raise
@@ -55,32 +84,55 @@ class Notifications:
             metrics.count("augenblick.notifications", provider=account.provider, outcome=outcome)
         return _acknowledged(connector)
 
-    async def _account(self, provider: str, account_id: str) -> Account:
+    async def _account(self, provider: str, account_id: str, *, anew: bool = False) -> tuple[Account, bool]:
+        """Also says whether it was read just now."""
+        known = self._known.get(account_id)
+        if known is not None and known.account.provider == provider and not anew and monotonic() - known.read_at < _FRESH_S:
+            return known.account, False
         try:
             async with self._database.transaction() as connection:
                 account = await accounts.find(connection, AccountId(account_id))
         except ValueError:
             account = None
         if account is None or account.provider != provider:
+            self._known.pop(account_id, None)
             raise Rejected("not-found", "no account is notified here")
-        return account
+        self._known[account_id] = _Known(account, monotonic())
+        return account, True
 
     async def _take(self, account: Account, event: ProviderEvent) -> str:
         """Put it on record, once, and have it looked at. Returns what became of it."""
+        for wait in (*_WAITS_S, 0.0):
+            keep = partial(self._keep, account, event, whoever_is_at_work=not wait)
+            outcome = await self._group.run(keep)
+            if outcome is not None:
+                return outcome
+            await asyncio.sleep(wait)
+        raise AssertionError("unreachable: the last time, it is kept in any case")
 
-        async def work(unit: Transaction) -> str:
-            payment_id = await store.payment_of_reference(unit.connection, account.id, event.reference)
-            if not await store.add_notification(unit.connection, account.id, event, payment_id):
-                return "repeated"
-            if payment_id is None:
-                return "unmatched"
-            told = ProviderNotified(payment_id=payment_id, account_id=account.id, event_id=event.event_id)
-            journey = await store.journey_of(unit.connection, payment_id)
-            notified = new_event("provider.notified", told, source=_SOURCE, journeyid=journey, subject=payment_id)
-            unit.publish(notified, key=payment_id)
-            return "taken"
+    async def _keep(self, account: Account, event: ProviderEvent, unit: Transaction, *, whoever_is_at_work: bool) -> str | None:
+        """None: a worker waits for the provider's answer, and it is better to wait for that than to ask once more."""
+        found = await store.payment_of_reference(unit.connection, account.id, event.reference)
+        if found is None:
+            return "unmatched" if await store.add_notification(unit.connection, account.id, event, None) else "repeated"
+        if found.at_work and not whoever_is_at_work:
+            return None
+        processed_at = datetime.now(UTC) if _says_nothing_new(event, found) else None
+        if not await store.add_notification(unit.connection, account.id, event, found.payment_id, processed_at=processed_at):
+            return "repeated"
+        if processed_at is None:
+            told = ProviderNotified(payment_id=found.payment_id, account_id=account.id, event_id=event.event_id)
+            notified = new_event("provider.notified", told, source=_SOURCE, journeyid=found.journey_id, subject=found.payment_id)
+            unit.publish(notified, key=found.payment_id)
+        return "taken"
 
-        return await self._group.run(work) or "repeated"
+
+def _says_nothing_new(event: ProviderEvent, payment: Referred) -> bool:
+    """Nothing is left to be asked about the payment, and nothing speaks against what our books say of it. All of it was read in
+    one moment; a command that begins later is later than the notification, too."""
+    if payment.running or payment.frozen:
+        return False
+    return service.contradiction(event.kind, event.amount, payment.total, payment.captured, payment.state) is None
 
 
 def _acknowledged(connector: PaymentConnector) -> Response:

@@ -69,9 +69,7 @@ _ADD_PROPOSAL = Statement(
     ),
 )
 _CLOSE_PROPOSAL = Statement(
-    update(proposals)
-    .where(proposals.c.id == bindparam("proposal"))
-    .values(state=bindparam("to"), state_reason=bindparam("why"))
+    update(proposals).where(proposals.c.id == bindparam("proposal")).values(state=bindparam("to"), state_reason=bindparam("why"))
 )
 _ADD_APPROVAL = Statement(insert(approvals), columns=("proposal_id", "nonce", "presence", "jws", "signed_at"))
 _ADD_PAYMENT = Statement(
@@ -93,6 +91,7 @@ _ADD_PAYMENT = Statement(
         "submit_by",
     ),
 )
+
 
 async def lock_device(connection: AsyncConnection, device_id: str) -> Device | None:
     """Everything that one device intends happens one after the other."""
@@ -255,7 +254,6 @@ async def add_payment(
     locale: str,
 ) -> PaymentId:
     """The approval and the approved payment. Both are unique per proposal and nonce: a second yes is no second payment."""
-    signed_at = datetime.fromtimestamp(claims.iat, UTC)
     await _ADD_APPROVAL.run(
         connection,
         proposal_id=proposal.id,

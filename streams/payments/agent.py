@@ -28,30 +28,31 @@ NAME = "payments"
 
 class Payments:
     def __init__(self, database: Database, work: PaymentWork, calls: Calls) -> None:
-        self._group = GroupCommit(database, NAME)
+        self._group = GroupCommit(database, NAME, prepare=store.prepare)
         self._work = work
         self._calls = calls
 
     async def __call__(self, event: Event) -> str:
         """See streams.core.handling.Handling."""
 
+        told = event.decode(ProviderNotified) if event.type == "provider.notified" else event.decode(PaymentDue)
+
         async def handle(unit: Transaction) -> Plan | str:
-            if event.type == "provider.notified":
-                plan = await self._notified(event, unit)
+            if isinstance(told, ProviderNotified):
+                plan = await self._notified(event, told, unit)
             else:
-                plan = await self._work.open(event.decode(PaymentDue).payment_id, unit, cause=event)
+                plan = await self._work.open(told.payment_id, unit, cause=event)
             return plan or HANDLED
 
-        result = await self._group.run(handle, claim=event.id)
+        result = await self._group.run(handle, claim=event.id, about=told.payment_id)
         if isinstance(result, Plan):
             self._calls.start(result)
             return HANDLED
         return result or DUPLICATE
 
-    async def _notified(self, event: Event, unit: Transaction) -> Plan | None:
+    async def _notified(self, event: Event, told: ProviderNotified, unit: Transaction) -> Plan | None:
         """A notification is a hint: what counts is what the provider says when it is asked. Only what contradicts our books is
         believed at once, and freezes the payment."""
-        told = event.decode(ProviderNotified)
         found = await store.find_notification(unit.connection, told.account_id, told.event_id)
         if found is None or found.state == "processed":
             return None

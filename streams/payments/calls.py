@@ -29,7 +29,7 @@ class Calls:
     def __init__(self, name: str, database: Database, work: PaymentWork, *, at_once: int) -> None:
         self._database = database
         self._work = work
-        self._settling = GroupCommit(database, name)
+        self._settling = GroupCommit(database, name, prepare=store.prepare)
         self._at_once = at_once
         self._lanes: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(at_once))
         self._under_way: Counter[str] = Counter()
@@ -68,7 +68,7 @@ class Calls:
             async def settle(unit: Transaction) -> None:
                 await self._work.settle(plan, outcome, unit)
 
-            await self._settling.run(settle)
+            await self._settling.run(settle, about=plan.payment.id)
         except Exception as error:
             # One payment's trouble keeps no other waiting; it is looked after again when the lease has ended.
             if not is_unavailable(error):

@@ -10,7 +10,6 @@ from schemas.events import new_event
 from schemas.ids import AttemptId, MerchantId, PaymentId
 from schemas.money import Money
 from schemas.payments import PaymentDue, PaymentState
-from streams.core import receipts
 from streams.core.database import Database
 from streams.core.outbox import Transaction
 from streams.core.telemetry import tracing
@@ -70,7 +69,7 @@ async def request(
         trace=tracing.current_traceparent(),
     )
     content = {"payment_id": payment.id, "attempt_id": attempt.id, "kind": kind, "requested_by": requested_by}
-    await receipts.append(unit.connection, payment.journey_id, "command", content)
+    unit.record(payment.journey_id, "command", content)
     due = PaymentDue(payment_id=payment.id)
     event = new_event("payment.due", due, source=_SOURCE, journeyid=payment.journey_id, subject=payment.id)
     unit.publish(event, key=payment.id)
@@ -91,5 +90,5 @@ async def _cancel_before_it_began(unit: Transaction, payment: StoredPayment, req
     state = PaymentState.CANCELLED
     await store.set_state(unit.connection, payment.id, state, reason=reason, reference=None, now=now)
     content = {"payment_id": payment.id, "state": state.value, "reason": reason}
-    await receipts.append(unit.connection, payment.journey_id, "cancelled", content)
+    unit.record(payment.journey_id, "cancelled", content)
     announce(unit, payment, state, Change(state, reason), attempt=None, reference=None, action_url=None, now=now)

@@ -14,7 +14,6 @@ from schemas.errors import FieldError, Rejected
 from schemas.ids import PaymentId
 from schemas.payments import PAYMENT_MOVES, Cancelled, Declined, Outcome, PaymentState, RefusedByProvider, Succeeded, Unknown
 from schemas.tables import attempts
-from streams.core import receipts
 from streams.core.database import Database
 from streams.core.handling import transaction
 from streams.core.outbox import Transaction
@@ -75,7 +74,7 @@ async def force(unit: Transaction, work: PaymentWork, payment_id: PaymentId, end
         raise Rejected("payment-state", f"a payment that is {payment.state} cannot become {change.state}", instance=payment.id)
     content = {"payment_id": payment.id, "as": end, "note": note, "by": by, "attempt_id": attempt.id}
     try:
-        await receipts.append(unit.connection, payment.journey_id, CODE, content)
+        unit.record(payment.journey_id, CODE, content)
         await work.end(payment, attempt, outcome, unit)
     except IntegrityError as error:
         raise Rejected("payment-state", f"the database does not allow that of a payment that is {payment.state}") from error
@@ -93,7 +92,7 @@ async def acknowledge(unit: Transaction, payment_id: PaymentId, *, note: str, by
         raise Rejected("payment-busy", f"its {attempt.kind} has not ended: say how it ended instead", instance=payment.id)
     await store.thaw(unit.connection, payment.id)
     content = {"payment_id": payment.id, "as": "acknowledged", "note": note, "by": by}
-    await receipts.append(unit.connection, payment.journey_id, CODE, content)
+    unit.record(payment.journey_id, CODE, content)
     return Resolution(payment.state, frozen=False, outcome=None)
 
 

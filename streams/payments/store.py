@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, and_, func, insert, or_, select, update
+from sqlalchemy import ARRAY, BigInteger, DateTime, Row, Text, and_, any_, bindparam, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -14,6 +14,8 @@ from schemas.ids import AccountId, AttemptId, JourneyId, MerchantId, OrderId, Pa
 from schemas.money import Money
 from schemas.payments import CartLine, Outcome, PaymentState, ProposalTerms, ProviderEvent
 from schemas.tables import attempts, devices, payments, proposals, provider_accounts, provider_notifications
+from streams.core.outbox import Transaction
+from streams.core.statements import Statement
 from streams.payments import accounts
 from streams.payments.accounts import Account
 
@@ -87,18 +89,53 @@ def _payment(row: Any) -> StoredPayment:
     )
 
 
-async def lock_payment(connection: AsyncConnection, payment_id: PaymentId) -> StoredPayment | None:
-    own = [column for column in payments.c if column.name != "account_id"]
-    query = (
-        select(*own, proposals.c.terms, devices.c.payer_sealed, *accounts.columns("account_"))
-        .join(proposals, proposals.c.id == payments.c.proposal_id)
-        .join(devices, devices.c.id == payments.c.device_id)
-        .outerjoin(provider_accounts, provider_accounts.c.id == payments.c.account_id)
-        .where(payments.c.id == payment_id)
-        .with_for_update(of=payments)
+_LOCK_PAYMENTS = Statement(
+    select(*(column for column in payments.c if column.name != "account_id"))
+    .add_columns(proposals.c.terms, devices.c.payer_sealed, *accounts.columns("account_"))
+    .join(proposals, proposals.c.id == payments.c.proposal_id)
+    .join(devices, devices.c.id == payments.c.device_id)
+    .outerjoin(provider_accounts, provider_accounts.c.id == payments.c.account_id)
+    .where(payments.c.id == any_(bindparam("payment_ids", type_=ARRAY(Text))))
+    .order_by(payments.c.id)
+    .with_for_update(of=payments, key_share=True)  # rows may still refer to it
+)
+_SET_STATE = Statement(
+    update(payments)
+    .where(payments.c.id == bindparam("payment"))
+    .values(
+        state=bindparam("to"),
+        state_reason=bindparam("reason"),
+        updated_at=bindparam("now"),
+        provider_reference=func.coalesce(bindparam("reference", type_=Text), payments.c.provider_reference),
+        captured_minor=func.coalesce(bindparam("captured", type_=BigInteger), payments.c.captured_minor),
+        refunded_minor=func.coalesce(bindparam("refunded", type_=BigInteger), payments.c.refunded_minor),
     )
-    row = (await connection.execute(query)).one_or_none()
-    return _payment(row) if row else None
+)
+
+
+async def lock_payments(connection: AsyncConnection, payment_ids: Sequence[PaymentId]) -> Sequence[StoredPayment]:
+    """In the order of their ids, so that nobody waits in a circle."""
+    rows = await _LOCK_PAYMENTS.all(connection, payment_ids=[str(payment_id) for payment_id in payment_ids])
+    return [_payment(row) for row in rows]
+
+
+async def lock_payment(connection: AsyncConnection, payment_id: PaymentId) -> StoredPayment | None:
+    found = await lock_payments(connection, [payment_id])
+    return found[0] if found else None
+
+
+async def prepare(unit: Transaction, payment_ids: Sequence[PaymentId]) -> None:
+    """Lock the payments, and read them with their running attempts, for `current`."""
+    found = await lock_payments(unit.connection, payment_ids)
+    running = {row.payment_id: _attempt(row) for row in await _running(unit.connection, payment_ids)}
+    unit.prepared.update({payment.id: (payment, running.get(payment.id)) for payment in found})
+
+
+async def current(unit: Transaction, payment_id: PaymentId) -> tuple[StoredPayment | None, StoredAttempt | None]:
+    """The payment, locked, and its running attempt."""
+    if payment_id not in unit.prepared:
+        await prepare(unit, [payment_id])
+    return unit.prepared.pop(payment_id, (None, None))  # type: ignore[no-any-return]
 
 
 async def set_state(
@@ -114,14 +151,16 @@ async def set_state(
 ) -> None:
     """The database refuses a move that is not allowed. `captured` and `refunded` are all that was taken and given back so far,
     where that changes."""
-    values: dict[str, object] = {"state": state, "state_reason": reason, "updated_at": now}
-    if reference is not None:
-        values["provider_reference"] = reference
-    if captured is not None:
-        values["captured_minor"] = captured.minor
-    if refunded is not None:
-        values["refunded_minor"] = refunded.minor
-    await connection.execute(update(payments).where(payments.c.id == payment_id).values(values))
+    await _SET_STATE.run(
+        connection,
+        payment=payment_id,
+        to=state,
+        reason=reason,
+        reference=reference,
+        now=now,
+        captured=captured.minor if captured else None,
+        refunded=refunded.minor if refunded else None,
+    )
 
 
 async def freeze(connection: AsyncConnection, payment_id: PaymentId, reason: str) -> None:
@@ -135,6 +174,56 @@ async def thaw(connection: AsyncConnection, payment_id: PaymentId) -> None:
 
 
 # Attempts.
+
+
+_RUNNING_ATTEMPTS = Statement(
+    select(attempts, payments.c.total_currency)
+    .join(payments, payments.c.id == attempts.c.payment_id)
+    .where(
+        attempts.c.payment_id == any_(bindparam("payment_ids", type_=ARRAY(Text))),
+        attempts.c.ended_at.is_(None),
+    )
+)
+_ADD_ATTEMPT = Statement(
+    insert(attempts),
+    columns=(
+        "id",
+        "payment_id",
+        "kind",
+        "amount_minor",
+        "requested_by",
+        "request_digest",
+        "reference",
+        "next_ask_at",
+        "trace",
+        "created_at",
+        "leased_by",
+        "begun_at",
+    ),
+)
+_LEASE_ATTEMPT = Statement(
+    update(attempts)
+    .where(attempts.c.id == bindparam("attempt"))
+    .values(
+        next_ask_at=bindparam("until"),
+        leased_by=bindparam("worker"),
+        begun_at=bindparam("begun"),
+        reference=bindparam("known_as"),
+    )
+)
+_RECORD_OUTCOME = Statement(
+    update(attempts)
+    .where(attempts.c.id == bindparam("attempt"))
+    .values(
+        outcome=bindparam("said"),
+        detail=bindparam("details"),
+        asked=attempts.c.asked + 1,
+        next_ask_at=bindparam("ask_at"),
+        leased_by=None,
+        reference=func.coalesce(bindparam("known_as", type_=Text), attempts.c.reference),
+        ended_at=func.coalesce(bindparam("ended", type_=DateTime(timezone=True)), attempts.c.ended_at),
+    )
+)
 
 
 def _attempt(row: Row[Any]) -> StoredAttempt:
@@ -163,10 +252,14 @@ async def add_attempt(
     now: datetime,
     take_up_by: datetime,
     trace: str | None,
+    worker: str | None = None,
+    reference_is_key: bool = False,
 ) -> StoredAttempt:
-    """A command that waits for a worker; from `take_up_by` on the janitor looks after it. The database refuses a second one while
-    one is running (uq_attempts_running)."""
+    """A command that waits for a worker, or is `worker`'s at once; from `take_up_by` on the janitor looks after it. The database
+    refuses a second one while one is running (uq_attempts_running)."""
     attempt_id = AttemptId.new()
+    if reference_is_key:
+        reference = str(attempt_id)
     request = {
         "payment_id": payment.id,
         "kind": kind,
@@ -174,44 +267,45 @@ async def add_attempt(
         "total": payment.total.model_dump(),
         "order_id": payment.order_id,
     }
-    await connection.execute(
-        insert(attempts).values(
-            id=attempt_id,
-            payment_id=payment.id,
-            kind=kind,
-            amount_minor=amount.minor if amount else None,
-            requested_by=requested_by,
-            request_digest=sha256_hex(canonical_json(request)),
-            reference=reference,
-            next_ask_at=take_up_by,
-            trace=trace,
-            created_at=now,
-        )
+    await _ADD_ATTEMPT.run(
+        connection,
+        id=attempt_id,
+        payment_id=payment.id,
+        kind=kind,
+        amount_minor=amount.minor if amount else None,
+        requested_by=requested_by,
+        request_digest=sha256_hex(canonical_json(request)),
+        reference=reference,
+        next_ask_at=take_up_by,
+        trace=trace,
+        created_at=now,
+        leased_by=worker,
+        begun_at=now if worker else None,
     )
     return StoredAttempt(attempt_id, kind, amount, reference, None, 0, take_up_by, None, now, trace)
 
 
 async def running_attempt(connection: AsyncConnection, payment_id: PaymentId) -> StoredAttempt | None:
-    query = (
-        select(attempts, payments.c.total_currency)
-        .join(payments, payments.c.id == attempts.c.payment_id)
-        .where(attempts.c.payment_id == payment_id, attempts.c.ended_at.is_(None))
-    )
-    row = (await connection.execute(query)).one_or_none()
-    return _attempt(row) if row else None
+    rows = await _running(connection, [payment_id])
+    return _attempt(rows[0]) if rows else None
+
+
+async def _running(connection: AsyncConnection, payment_ids: Sequence[PaymentId]) -> Sequence[Any]:
+    return await _RUNNING_ATTEMPTS.all(connection, payment_ids=[str(payment_id) for payment_id in payment_ids])
 
 
 async def lease_attempt(
     connection: AsyncConnection, attempt: StoredAttempt, worker: str, now: datetime, until: datetime, reference: str | None
 ) -> None:
     """It is `worker`'s until then. The first lease is its beginning."""
-    values = {
-        "next_ask_at": until,
-        "leased_by": worker,
-        "begun_at": attempt.begun_at or now,
-        "reference": attempt.reference or reference,
-    }
-    await connection.execute(update(attempts).where(attempts.c.id == attempt.id).values(values))
+    await _LEASE_ATTEMPT.run(
+        connection,
+        attempt=attempt.id,
+        until=until,
+        worker=worker,
+        begun=attempt.begun_at or now,
+        known_as=attempt.reference or reference,
+    )
 
 
 async def take_back(connection: AsyncConnection, worker: str) -> int:
@@ -238,18 +332,15 @@ async def record_outcome(
     connection: AsyncConnection, attempt_id: AttemptId, outcome: Outcome, *, final: bool, ask_at: datetime | None, now: datetime
 ) -> None:
     """The lease ends with it. With `ask_at` None nobody asks any more."""
-    values: dict[str, object] = {
-        "outcome": outcome.kind,
-        "detail": outcome.model_dump(mode="json", exclude={"url"}),
-        "asked": attempts.c.asked + 1,
-        "next_ask_at": None if final else ask_at,
-        "leased_by": None,
-    }
-    if outcome.reference is not None:
-        values["reference"] = outcome.reference
-    if final:
-        values["ended_at"] = now
-    await connection.execute(update(attempts).where(attempts.c.id == attempt_id).values(values))
+    await _RECORD_OUTCOME.run(
+        connection,
+        attempt=attempt_id,
+        said=outcome.kind,
+        details=outcome.model_dump(mode="json", exclude={"url"}),
+        ask_at=None if final else ask_at,
+        known_as=outcome.reference,
+        ended=now if final else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -361,21 +452,88 @@ async def unclear_payments(connection: AsyncConnection, older_than: timedelta, l
 # Notifications.
 
 
-async def payment_of_reference(connection: AsyncConnection, account_id: AccountId, reference: str) -> PaymentId | None:
-    """The payment of this account that the provider knows by this reference: on record before any money moves."""
-    found = (
-        select(attempts.c.payment_id)
-        .join(payments, payments.c.id == attempts.c.payment_id)
-        .where(attempts.c.reference == reference, payments.c.account_id == account_id)
-        .limit(1)
+@dataclass(frozen=True)
+class Referred:
+    """A payment that a provider's notification is about. `running`: it has a command that has not ended; `at_work`: a worker is
+    talking to the provider about it now."""
+
+    payment_id: PaymentId
+    journey_id: JourneyId
+    state: PaymentState
+    total: Money
+    captured: Money
+    frozen: bool
+    running: bool
+    at_work: bool
+
+
+_its_running = attempts.alias("running")
+_PAYMENT_OF_REFERENCE = Statement(
+    select(
+        payments.c.id,
+        payments.c.journey_id,
+        payments.c.state,
+        payments.c.total_minor,
+        payments.c.total_currency,
+        payments.c.captured_minor,
+        payments.c.frozen_at,
+        _its_running.c.id.label("running_id"),
+        _its_running.c.leased_by,
     )
-    payment_id = (await connection.execute(found)).scalar_one_or_none()
-    return PaymentId(payment_id) if payment_id else None
+    .select_from(payments)
+    .outerjoin(_its_running, and_(_its_running.c.payment_id == payments.c.id, _its_running.c.ended_at.is_(None)))
+    .where(
+        # Always by the reference first: an account may have very many payments.
+        payments.c.id
+        == any_(func.array(select(attempts.c.payment_id).where(attempts.c.reference == bindparam("known_as")).scalar_subquery())),
+        payments.c.account_id == bindparam("account"),
+    )
+    .limit(1)
+)
+_FIND_NOTIFICATION = Statement(
+    select(provider_notifications)
+    .where(provider_notifications.c.account_id == bindparam("account"), provider_notifications.c.event_id == bindparam("event"))
+    .with_for_update()
+)
+_ADD_NOTIFICATION = Statement(
+    upsert(provider_notifications)
+    .on_conflict_do_update(index_elements=["account_id", "event_id"], set_={"repeated": provider_notifications.c.repeated + 1})
+    .returning(provider_notifications.c.repeated),
+    columns=(
+        "account_id",
+        "event_id",
+        "kind",
+        "reference",
+        "payment_id",
+        "amount_minor",
+        "amount_currency",
+        "state",
+        "processed_at",
+        "occurred_at",
+    ),
+)
+_END_NOTIFICATION = Statement(
+    update(provider_notifications)
+    .where(provider_notifications.c.account_id == bindparam("account"), provider_notifications.c.event_id == bindparam("event"))
+    .values(state="processed", processed_at=bindparam("now"))
+)
 
 
-async def journey_of(connection: AsyncConnection, payment_id: PaymentId) -> JourneyId:
-    query = select(payments.c.journey_id).where(payments.c.id == payment_id)
-    return JourneyId((await connection.execute(query)).scalar_one())
+async def payment_of_reference(connection: AsyncConnection, account_id: AccountId, reference: str) -> Referred | None:
+    """The payment of this account that the provider knows by this reference: on record before any money moves."""
+    row = await _PAYMENT_OF_REFERENCE.first(connection, account=account_id, known_as=reference)
+    if row is None:
+        return None
+    return Referred(
+        payment_id=PaymentId(row.id),
+        journey_id=JourneyId(row.journey_id),
+        state=PaymentState(row.state),
+        total=Money.of(row.total_minor, row.total_currency),
+        captured=Money.of(row.captured_minor, row.total_currency),
+        frozen=row.frozen_at is not None,
+        running=row.running_id is not None,
+        at_work=row.leased_by is not None,
+    )
 
 
 @dataclass(frozen=True)
@@ -387,9 +545,7 @@ class Notification:
 
 
 async def find_notification(connection: AsyncConnection, account_id: AccountId, event_id: str) -> Notification | None:
-    columns = provider_notifications.c
-    query = select(provider_notifications).where(columns.account_id == account_id, columns.event_id == event_id)
-    row = (await connection.execute(query.with_for_update())).one_or_none()
+    row = await _FIND_NOTIFICATION.first(connection, account=account_id, event=event_id)
     if row is None:
         return None
     amount = Money.of(row.amount_minor, row.amount_currency) if row.amount_minor is not None else None
@@ -397,10 +553,17 @@ async def find_notification(connection: AsyncConnection, account_id: AccountId, 
 
 
 async def add_notification(
-    connection: AsyncConnection, account_id: AccountId, event: ProviderEvent, payment_id: PaymentId | None
+    connection: AsyncConnection,
+    account_id: AccountId,
+    event: ProviderEvent,
+    payment_id: PaymentId | None,
+    *,
+    processed_at: datetime | None = None,
 ) -> bool:
-    """Put it on record. False where it was before: then the repetition is counted, and nothing else changes."""
-    statement = upsert(provider_notifications).values(
+    """Put it on record, with `processed_at` as one that says nothing new. False where it was before: then the repetition is
+    counted, and nothing else changes."""
+    repeated = await _ADD_NOTIFICATION.scalar(
+        connection,
         account_id=account_id,
         event_id=event.event_id,
         kind=event.kind,
@@ -408,16 +571,12 @@ async def add_notification(
         payment_id=payment_id,
         amount_minor=event.amount.minor if event.amount else None,
         amount_currency=event.amount.currency if event.amount else None,
-        state="new" if payment_id else "unmatched",
+        state="processed" if processed_at else "new" if payment_id else "unmatched",
+        processed_at=processed_at,
         occurred_at=event.occurred_at,
     )
-    repeated = statement.on_conflict_do_update(
-        index_elements=["account_id", "event_id"], set_={"repeated": provider_notifications.c.repeated + 1}
-    ).returning(provider_notifications.c.repeated)
-    return int((await connection.execute(repeated)).scalar_one()) == 0
+    return int(repeated) == 0
 
 
 async def end_notification(connection: AsyncConnection, account_id: AccountId, event_id: str, now: datetime) -> None:
-    columns = provider_notifications.c
-    where = and_(columns.account_id == account_id, columns.event_id == event_id)
-    await connection.execute(update(provider_notifications).where(where).values(state="processed", processed_at=now))
+    await _END_NOTIFICATION.run(connection, account=account_id, event=event_id, now=now)

@@ -40,7 +40,7 @@ from schemas.payments import (
     Succeeded,
     Unknown,
 )
-from streams.core import receipts, wording
+from streams.core import wording
 from streams.core.database import Database
 from streams.core.outbox import Transaction
 from streams.core.sealing import Sealer
@@ -54,7 +54,7 @@ from streams.payments.store import StoredAttempt, StoredPayment
 log = logging.getLogger(__name__)
 
 _SOURCE = "/payments"
-_GivenUp = Literal["too_late", "not_confirmed_in_time", "denied_party"]
+_GivenUp = Literal["too_late", "not_confirmed_in_time", "denied_party", "payer_missing"]
 
 
 class Connectors(Protocol):
@@ -77,11 +77,6 @@ class Plan:
     only_ask: bool = False
     by_operator: bool = False
     cause: Event | None = None
-
-    @property
-    def is_late(self) -> bool:
-        """The wearer's yes is too old for money to begin to move now."""
-        return isinstance(self.command, Authorise) and datetime.now(UTC) > self.payment.submit_by
 
     @property
     def may_submit_again(self) -> bool:
@@ -121,26 +116,26 @@ class PaymentWork:
     ) -> Plan | None:
         """Put the attempt on record, or take up the one that is running. None: there is nothing to do now, or somebody else is at
         it. `only_if_due`: nor is what the worker may still take up. `only_ask` waits for no lease, for asking harms nobody."""
-        payment = await store.lock_payment(unit.connection, payment_id)
+        payment, attempt = await store.current(unit, payment_id)
         if payment is None or (payment.frozen and not by_operator):
             return None
-        now = datetime.now(UTC)
-        attempt = await store.running_attempt(unit.connection, payment.id)
+        running, now = attempt, datetime.now(UTC)
         if attempt is None:
             if payment.state is not PaymentState.APPROVED or only_ask:
                 return None
-            attempt = await self._begin(payment, unit, now)
         elif only_ask:
             if attempt.begun_at is None:
                 return None
         elif (only_if_due or attempt.begun_at is not None) and (attempt.next_ask_at is None or attempt.next_ask_at > now):
             return None
         connector = self._connector(payment)
-        own = str(attempt.id) if connector.capabilities.reference_is_key else None
+        reference_is_key = connector.capabilities.reference_is_key
+        attempt = attempt or await self._begin(payment, unit, now, reference_is_key=reference_is_key)
+        own = str(attempt.id) if reference_is_key else None
         reference = attempt.reference or own
         if only_ask and reference is None:
             return None  # the provider has never heard of it: there is nothing to ask about
-        if not only_ask:
+        if running is not None and not only_ask:
             await store.lease_attempt(unit.connection, attempt, self.worker, now, now + service.LEASE, own)
         return Plan(
             payment=payment,
@@ -154,7 +149,8 @@ class PaymentWork:
             cause=cause,
         )
 
-    async def _begin(self, payment: StoredPayment, unit: Transaction, now: datetime) -> StoredAttempt:
+    async def _begin(self, payment: StoredPayment, unit: Transaction, now: datetime, *, reference_is_key: bool) -> StoredAttempt:
+        """On record, and leased. What is returned is as it was before: nobody has begun it."""
         attempt = await store.add_attempt(
             unit.connection,
             payment,
@@ -162,8 +158,10 @@ class PaymentWork:
             reference=None,
             requested_by="wearer",
             now=now,
-            take_up_by=now,
+            take_up_by=now + service.LEASE,
             trace=tracing.current_traceparent(),
+            worker=self.worker,
+            reference_is_key=reference_is_key,
         )
         await store.set_state(unit.connection, payment.id, PaymentState.SUBMITTING, reason=None, reference=None, now=now)
         return attempt
@@ -200,9 +198,14 @@ class PaymentWork:
                 return Cancel(**common)
 
     def _payer(self, payment: StoredPayment) -> Payer:
-        if payment.payer_sealed is None:
-            raise Misconfigured(f"{payment.device_id} has no means of payment any more.")
-        return Payer.model_validate(json.loads(self._sealer.open(payment.payer_sealed, f"payer:{payment.device_id}")))
+        """The wearer's means of payment; an empty one where there is none any more, or it is another provider's now: that is
+        enough for asking, and nothing is submitted with it."""
+        if payment.payer_sealed is not None:
+            sealed = self._sealer.open(payment.payer_sealed, f"payer:{payment.device_id}")
+            payer = Payer.model_validate(json.loads(sealed))
+            if payer.provider == payment.provider:
+                return payer
+        return Payer(provider=payment.provider, customer="", payment_method="")
 
     async def call(self, plan: Plan) -> Outcome:
         """Talk to the provider. No transaction is held meanwhile, but for committing the reference."""
@@ -217,10 +220,8 @@ class PaymentWork:
         command, connector, resumed = plan.command, plan.connector, plan.resumed
         if isinstance(command, Authorise) and (command.reference is None or not resumed):
             # Nothing can have been submitted yet.
-            if self._denies(plan):
-                return Cancelled(reference=None, reason="denied_party")
-            if plan.is_late:
-                return Cancelled(reference=None, reason="too_late")
+            if reason := self._why_not(plan):
+                return Cancelled(reference=None, reason=reason)
             try:
                 opened = await connector.open(command, plan.attempt.id)
             except Retryable:
@@ -241,17 +242,22 @@ class PaymentWork:
                 return found if plan.only_ask else await self._give_up(plan, command, "not_confirmed_in_time")
             if not isinstance(found, NotSubmitted) or plan.only_ask:
                 return found
-            if isinstance(command, Authorise) and self._denies(plan):
-                return await self._give_up(plan, command, "denied_party")
-            if plan.is_late:
-                return await self._give_up(plan, command, "too_late")
+            if reason := self._why_not(plan):
+                return await self._give_up(plan, command, reason)
             if not plan.may_submit_again:
                 return RefusedByProvider(reference=command.reference, code="never_submitted", message="it never arrived")
         return await connector.submit(command, plan.attempt.id)
 
-    def _denies(self, plan: Plan) -> bool:
-        payment = plan.payment
-        return self._denied.includes(payment.payee, payment.merchant_id, payment.device_id)
+    def _why_not(self, plan: Plan) -> _GivenUp | None:
+        """Why money must not begin to move now, or None. What has moved can always be taken, cancelled and given back."""
+        payment, command = plan.payment, plan.command
+        if not isinstance(command, Authorise):
+            return None
+        if self._denied.includes(payment.payee, payment.merchant_id, payment.device_id):
+            return "denied_party"
+        if not command.payer.payment_method:
+            return "payer_missing"
+        return "too_late" if datetime.now(UTC) > payment.submit_by else None
 
     async def _give_up(self, plan: Plan, command: Command, reason: _GivenUp) -> Outcome:
         """Cancel at the provider what must not be paid any more. If it was paid meanwhile, that is what is returned."""
@@ -280,8 +286,7 @@ class PaymentWork:
 
     async def settle(self, plan: Plan, outcome: Outcome, unit: Transaction) -> None:
         """Record what is known now. Does nothing where another has settled the attempt meanwhile, or the payment was frozen."""
-        payment = await store.lock_payment(unit.connection, plan.payment.id)
-        attempt = await store.running_attempt(unit.connection, plan.payment.id)
+        payment, attempt = await store.current(unit, plan.payment.id)
         if payment is None or attempt is None or attempt.id != plan.attempt.id:
             return
         if payment.frozen and not plan.by_operator:
@@ -321,13 +326,14 @@ class PaymentWork:
         metrics.count("augenblick.payments.frozen", provider=payment.provider)
         await store.freeze(unit.connection, payment.id, reason)
         content = {"payment_id": payment.id, "reason": reason}
-        await receipts.append(unit.connection, payment.journey_id, "frozen", content)
+        unit.record(payment.journey_id, "frozen", content)
 
     async def freeze_if_contradicted(self, payment_id: PaymentId, contradicts: "Contradicts", unit: Transaction) -> bool:
         """Freeze a payment that a verified notification contradicts. True where it does."""
-        payment = await store.lock_payment(unit.connection, payment_id)
+        payment, attempt = await store.current(unit, payment_id)
         reason = contradicts(payment) if payment else None
         if payment is None or reason is None:
+            unit.prepared[payment_id] = payment, attempt  # as it was
             return False
         if not payment.frozen:
             await self._freeze(unit, payment, reason)
@@ -372,7 +378,7 @@ class PaymentWork:
         }
         if attempt.amount is not None:
             content["amount_minor"] = attempt.amount.minor  # type: ignore[assignment]
-        await receipts.append(unit.connection, payment.journey_id, "provider_answered", content)
+        unit.record(payment.journey_id, "provider_answered", content)
         after = replace(payment, captured=change.captured or payment.captured, refunded=change.refunded or payment.refunded)
         url = outcome.url if isinstance(outcome, Actionable) else None
         announce(unit, after, state, change, attempt=attempt, reference=reference, action_url=url, now=now)

@@ -15,7 +15,6 @@ from sqlalchemy import (
     exists,
     func,
     insert,
-    literal,
     or_,
     select,
     text,
@@ -29,6 +28,7 @@ from sqlalchemy.types import Text
 from schemas.ids import DeliveryId, DeviceId, EndpointId, JourneyId, MerchantId, MessageId, OrderId, PaymentId
 from schemas.tables import deliveries, delivery_attempts, endpoints, messages, payments, receipt_entries
 from schemas.webhooks import WebhookMessage
+from streams.core.statements import Statement
 
 CHANNEL = "deliveries"
 """Notified when there may be something due."""
@@ -37,22 +37,54 @@ DELETED = "deleted"
 """The `disabled_reason` of an endpoint its merchant deleted. The row stays, because deliveries and receipts name it."""
 
 _ORDER_LOCK_CLASS = 0x0DE2  # names the orders among the users of advisory locks
-_ORDER_LOCK = text("SELECT pg_advisory_xact_lock(:lock_class, hashtext(:order_id))")
+_ORDER_LOCK = Statement(
+    text("""
+    SELECT pg_advisory_xact_lock(:lock_class, number) FROM (
+        SELECT DISTINCT hashtext(order_id) AS number FROM unnest(CAST(:order_ids AS text[])) AS given (order_id) ORDER BY 1
+    ) AS sorted
+    """)
+)
+_NOTIFY = Statement(text(f"NOTIFY {CHANNEL}"))
+
+_NEXT_SEQUENCE = Statement(
+    select((func.coalesce(func.max(messages.c.sequence), 0) + 1).label("sequence")).where(
+        messages.c.order_id == bindparam("order")
+    )
+)
+_ADD_MESSAGE = Statement(
+    insert(messages),
+    columns=("id", "merchant_id", "order_id", "sequence", "type", "journey_id", "event_id", "body", "trace"),
+)
+_ADDRESSEES = Statement(
+    select(endpoints.c.id, endpoints.c.disabled_at)
+    .where(
+        endpoints.c.merchant_id == bindparam("merchant"),
+        endpoints.c.disabled_reason.is_distinct_from(DELETED),
+        or_(endpoints.c.event_types.is_(None), bindparam("wants", type_=Text) == any_(endpoints.c.event_types)),
+    )
+    .order_by(endpoints.c.id)
+    .with_for_update(read=True)
+)
 
 
 async def notify(connection: AsyncConnection) -> None:
     """Wakes the dispatchers when the transaction commits."""
-    await connection.execute(text(f"NOTIFY {CHANNEL}"))
+    await _NOTIFY.run(connection)
 
 
 # Fan-out.
 
 
-async def next_sequence(connection: AsyncConnection, order_id: OrderId) -> int:
+async def lock_orders(connection: AsyncConnection, order_ids: Sequence[OrderId]) -> None:
+    """Until the transaction ends, nobody else numbers their messages. Everybody locks several in the same order."""
+    await _ORDER_LOCK.run(connection, lock_class=_ORDER_LOCK_CLASS, order_ids=[str(order_id) for order_id in order_ids])
+
+
+async def next_sequence(connection: AsyncConnection, order_id: OrderId, *, locked: bool = False) -> int:
     """The number of the order's next message, from 1 without gaps: the order stays locked until the transaction ends."""
-    await connection.execute(_ORDER_LOCK, {"lock_class": _ORDER_LOCK_CLASS, "order_id": str(order_id)})
-    query = select(func.coalesce(func.max(messages.c.sequence), 0) + 1).where(messages.c.order_id == order_id)
-    return int((await connection.execute(query)).scalar_one())
+    if not locked:
+        await lock_orders(connection, [order_id])
+    return int(await _NEXT_SEQUENCE.scalar(connection, order=order_id))
 
 
 async def add_message(
@@ -65,18 +97,17 @@ async def add_message(
     body: bytes,
     trace: str | None,
 ) -> None:
-    await connection.execute(
-        insert(messages).values(
-            id=message.id,
-            merchant_id=merchant_id,
-            order_id=message.order_id,
-            sequence=message.sequence,
-            type=message.type,
-            journey_id=journey_id,
-            event_id=event_id,
-            body=body,
-            trace=trace,
-        )
+    await _ADD_MESSAGE.run(
+        connection,
+        id=message.id,
+        merchant_id=merchant_id,
+        order_id=message.order_id,
+        sequence=message.sequence,
+        type=message.type,
+        journey_id=journey_id,
+        event_id=event_id,
+        body=body,
+        trace=trace,
     )
 
 
@@ -89,17 +120,8 @@ class Addressee:
 async def addressees(connection: AsyncConnection, merchant_id: MerchantId, event_type: str) -> list[Addressee]:
     """The merchant's endpoints that want this type. They stay share-locked until the transaction ends: one that is enabled
     meanwhile waits, and then sees the deliveries that were held for it."""
-    query = (
-        select(endpoints.c.id, endpoints.c.disabled_at)
-        .where(
-            endpoints.c.merchant_id == merchant_id,
-            endpoints.c.disabled_reason.is_distinct_from(DELETED),
-            or_(endpoints.c.event_types.is_(None), literal(event_type) == any_(endpoints.c.event_types)),
-        )
-        .order_by(endpoints.c.id)
-        .with_for_update(read=True)
-    )
-    return [Addressee(EndpointId(row.id), row.disabled_at is not None) for row in await connection.execute(query)]
+    rows = await _ADDRESSEES.all(connection, merchant=merchant_id, wants=event_type)
+    return [Addressee(EndpointId(row.id), row.disabled_at is not None) for row in rows]
 
 
 async def add_deliveries(connection: AsyncConnection, message_id: MessageId, to: Sequence[Addressee]) -> None:
@@ -394,36 +416,40 @@ class Unclosed:
     state: str
 
 
+_told = exists().where(messages.c.order_id == payments.c.order_id, messages.c.type == "payment." + payments.c.state)
+_unacknowledged = exists().where(
+    messages.c.order_id == payments.c.order_id,
+    deliveries.c.message_id == messages.c.id,
+    deliveries.c.state != "delivered",
+    endpoints.c.id == deliveries.c.endpoint_id,
+    endpoints.c.disabled_reason.is_distinct_from(DELETED),
+)
+_closed = exists().where(
+    receipt_entries.c.journey_id == payments.c.journey_id,
+    receipt_entries.c.kind == "closed",
+    receipt_entries.c.content["payment_id"].astext == payments.c.id,
+)
+_JOURNEY_OF = Statement(select(payments.c.journey_id).where(payments.c.order_id == bindparam("order")))
+_TO_BE_CLOSED = Statement(
+    select(payments.c.id, payments.c.journey_id, payments.c.device_id, payments.c.state).where(
+        payments.c.order_id == bindparam("order"),
+        payments.c.state == any_(bindparam("states", type_=ARRAY(Text))),
+        _told,
+        ~_unacknowledged,
+        ~_closed,
+    )
+)
+
+
 async def journey_of(connection: AsyncConnection, order_id: OrderId) -> JourneyId | None:
-    found = (await connection.execute(select(payments.c.journey_id).where(payments.c.order_id == order_id))).scalar_one_or_none()
+    found = await _JOURNEY_OF.scalar(connection, order=order_id)
     return JourneyId(found) if found else None
 
 
 async def to_be_closed(connection: AsyncConnection, order_id: OrderId, closing_states: frozenset[str]) -> Unclosed | None:
     """The order's payment, if it is done, merchants have been told of it (its state has its message), everything they were told
     is acknowledged, and its receipt is not closed yet. The caller has locked the receipt."""
-    told = exists().where(messages.c.order_id == payments.c.order_id, messages.c.type == "payment." + payments.c.state)
-    unacknowledged = exists().where(
-        messages.c.order_id == payments.c.order_id,
-        deliveries.c.message_id == messages.c.id,
-        deliveries.c.state != "delivered",
-        endpoints.c.id == deliveries.c.endpoint_id,
-        endpoints.c.disabled_reason.is_distinct_from(DELETED),
-    )
-    closed = exists().where(
-        receipt_entries.c.journey_id == payments.c.journey_id,
-        receipt_entries.c.kind == "closed",
-        receipt_entries.c.content["payment_id"].astext == payments.c.id,
-    )
-    query = select(payments.c.id, payments.c.journey_id, payments.c.device_id, payments.c.state).where(
-        payments.c.order_id == order_id, payments.c.state.in_(closing_states), told, ~unacknowledged, ~closed
-    )
-    row = (await connection.execute(query)).first()
+    row = await _TO_BE_CLOSED.first(connection, order=order_id, states=sorted(closing_states))
     if row is None:
         return None
     return Unclosed(PaymentId(row.id), JourneyId(row.journey_id), DeviceId(row.device_id), row.state)
-
-
-async def entries_of(connection: AsyncConnection, journey_id: JourneyId) -> int:
-    query = select(func.count()).select_from(receipt_entries).where(receipt_entries.c.journey_id == journey_id)
-    return int((await connection.execute(query)).scalar_one())

@@ -1,4 +1,5 @@
-"""`augenblick drill`, small: payments while roles are killed, and four books that agree in the end."""
+"""`augenblick drill`, small: payments while roles and servers die and the provider goes wrong, and four books that agree in the
+end."""
 
 import json
 import os
@@ -16,29 +17,42 @@ COMMAND = [sys.executable, "-m", "infra.cli", "drill"]
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 
-def test_twenty_payments_and_four_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
-    options = ["--payments", "20", "--kills", "4", "--devices", "4", "--root", str(tmp_path), "--json"]
-    done = subprocess.run([*COMMAND, *options], cwd=CHECKOUT, capture_output=True, text=True, timeout=500, check=False)
+PLAN = {"payments": 30, "kills": 6, "faults": 0.2, "kafka-restarts": 1, "postgres-restarts": 1, "devices": 5, "seed": 7}
+
+
+def test_thirty_payments_survive_kills_outages_and_a_provider_on_its_worst_day(tmp_path: Path) -> None:
+    # Servers of somebody's own, which a drill does not even look at: these would not answer.
+    theirs = {"DATABASE_URL": "postgresql://somebody@127.0.0.1:9/theirs", "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9"}
+    options = [part for name, value in PLAN.items() for part in (f"--{name}", str(value))]
+    done = subprocess.run(
+        [*COMMAND, *options, "--root", str(tmp_path), "--json"],
+        cwd=CHECKOUT,
+        env={**os.environ, **theirs},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
     assert report["ok"] is True
     assert report["findings"] == []
-    assert report["killed"]["total"] == 4
-    for book in report["books"]:
-        assert book["entries"] >= 20, book
+    assert (report["killed"]["total"], report["killed"]["kafka"], report["killed"]["postgres"]) == (6, 1, 1)
+    assert report["disturbed"]["alipay-sandbox was started again"] == 1
+    assert sum(report["faults_done"].values()) > 0
+    books = {book["book"]: book for book in report["books"]}
+    for book in books.values():
         assert [book[fault] for fault in ("lost", "doubled", "unknown", "different")] == [0, 0, 0, 0]
-
-
-def test_a_real_account_is_not_touched(tmp_path: Path) -> None:
-    environment = {**os.environ, "AUGENBLICK_STRIPE_API_KEY": "sk_live_somebodys"}
-    options = ["--payments", "1", "--kills", "0", "--root", str(tmp_path)]
-    done = subprocess.run(
-        [*COMMAND, *options], cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=60, check=False
+    assert books["database"]["entries"] >= 30
+    # One of the wearers has no money: what is declined is in no other book.
+    assert report["states"]["declined"] > 0
+    assert (
+        books["provider"]["entries"]
+        == books["merchants"]["entries"]
+        == books["database"]["entries"] - report["states"]["declined"]
     )
-    assert done.returncode == 1
-    assert "unset AUGENBLICK_STRIPE_API_KEY" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not any(tmp_path.iterdir())
+    assert books["provider"]["taken"] == books["database"]["taken"] == books["merchants"]["taken"]
+    assert books["provider"]["given_back"] == books["database"]["given_back"] == books["merchants"]["given_back"]
 
 
 def test_books_of_an_earlier_drill_are_not_mixed_in(tmp_path: Path) -> None:

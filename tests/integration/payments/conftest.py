@@ -1,12 +1,15 @@
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import update
 
 from infra.local.stack import LocalStack
 from schemas.events import new_event
 from schemas.ids import JourneyId
 from schemas.money import Money
 from schemas.payments import Payer, PaymentDue
+from schemas.tables import attempts, payments
 from streams.core.database import Database, create_engine
 from streams.core.sealing import Sealer
 from tests.integration.payments.operated import Operated, register
@@ -20,6 +23,15 @@ async def a_case(database: Database, sealer: Sealer, rows: Rows, *, capture: boo
     payment = await rows.approved_payment(Money.of(1895, "SEK"), glasses=glasses, provider=NAME, capture=capture)
     due = new_event("payment.due", PaymentDue(payment_id=payment.id), source="/test", journeyid=JourneyId.new())
     return Case(database, sealer, Provider(), payment.id, due)
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_due_from_before(database: Database) -> None:
+    """What other tests have left unfinished is nothing for the janitors of this one."""
+    never = datetime(9000, 1, 1, tzinfo=UTC)
+    async with database.transaction() as connection:
+        await connection.execute(update(attempts).where(attempts.c.next_ask_at.is_not(None)).values(next_ask_at=never))
+        await connection.execute(update(payments).where(payments.c.state == "approved").values(updated_at=never))
 
 
 @pytest.fixture

@@ -16,8 +16,6 @@ from tests.integration.payments.conftest import a_case
 from tests.support.payments import Case, Provider
 from tests.support.rows import Rows
 
-PAYER = Payer(provider="any", customer="c", payment_method="m")
-
 
 class Hanging(Provider):
     """Answers when it is let go."""
@@ -45,7 +43,8 @@ async def cases(database: Database, sealer: Sealer, rows: Rows, provider: str, c
     made = []
     for _ in range(count):
         case = await a_case(database, sealer, rows)
-        payment = await rows.approved_payment(Money.of(100, "SEK"), glasses=await rows.glasses(payer=PAYER), provider=provider)
+        glasses = await rows.glasses(payer=Payer(provider=provider, customer="c", payment_method="m"))
+        payment = await rows.approved_payment(Money.of(100, "SEK"), glasses=glasses, provider=provider)
         case.payment_id = payment.id
         case.due = case.another_due()
         made.append(case)
@@ -62,8 +61,9 @@ async def test_the_healthy_providers_payments_go_on(database: Database, sealer: 
     try:
         for case in slow:
             await asyncio.wait_for(payments(case.due), 5)
-        while hanging.under_way < 4:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):
+            while hanging.under_way < 4:
+                await asyncio.sleep(0.01)
         assert calls.busy == ["hanging"]
         started = perf_counter()
         for case in quick:

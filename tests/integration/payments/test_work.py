@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from schemas.errors import Misconfigured
 from schemas.events import new_event
 from schemas.ids import JourneyId, PaymentId
-from schemas.payments import Command, Outcome, PaymentDue
-from schemas.tables import attempts, receipt_entries
+from schemas.payments import Command, Outcome, Payer, PaymentDue
+from schemas.tables import attempts, devices, receipt_entries
 from streams.core.handling import DUPLICATE, HANDLED, transaction
 from streams.core.sealing import Sealer
 from streams.payments import store
@@ -148,6 +148,32 @@ async def test_a_person_lets_it_go_on_once_the_answer_fits(case: Case) -> None:
     async with case.database.transaction() as connection:
         query = select(receipt_entries.c.kind).where(receipt_entries.c.journey_id == row["journey_id"])
         assert "frozen" in (await connection.execute(query)).scalars().all()
+
+
+# With what nobody can pay any more.
+
+
+@pytest.mark.parametrize("payer", [None, "another provider's"])
+async def test_a_means_of_payment_taken_away_meanwhile_pays_nothing(case: Case, payer: str | None) -> None:
+    device = str((await case.row())["device_id"])
+    other = Payer(provider="another", customer="c", payment_method="m").model_dump_json().encode()
+    sealed = case.sealer.seal(other, f"payer:{device}") if payer else None
+    async with case.database.transaction() as connection:
+        await connection.execute(update(devices).where(devices.c.id == device).values(payer_sealed=sealed))
+    await case.handle()
+    row = await case.row()
+    assert (row["state"], row["state_reason"], case.provider.opened) == ("cancelled", "payer_missing", [])
+
+
+async def test_what_was_paid_is_found_though_the_means_of_payment_is_gone(case: Case) -> None:
+    case.provider.lose_answers = 1
+    await case.handle()
+    async with case.database.transaction() as connection:
+        device = (await case.row())["device_id"]
+        await connection.execute(update(devices).where(devices.c.id == device).values(payer_sealed=None))
+    await case.time_passes()
+    await case.clean()
+    assert (await case.state(), case.provider.charged) == ("captured", 1)
 
 
 # Whom nobody may pay.
