@@ -10,6 +10,7 @@ Trace context is added by OpenTelemetry's instrumentation of httpx, which sees t
 """
 
 import asyncio
+import select
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -327,15 +328,49 @@ class _GuardedBackend(httpcore.AsyncNetworkBackend):
                 addresses = await self.addresses(host, port)
                 for address in addresses[:-1]:
                     try:
-                        return await self._plain.connect_tcp(address, port, timeout, local_address, socket_options)
+                        return _Stream(await self._plain.connect_tcp(address, port, timeout, local_address, socket_options))
                     except httpcore.ConnectError:
                         continue
-                return await self._plain.connect_tcp(addresses[-1], port, timeout, local_address, socket_options)
+                return _Stream(await self._plain.connect_tcp(addresses[-1], port, timeout, local_address, socket_options))
         except TimeoutError as error:
             raise httpcore.ConnectTimeout("it took too long") from error
 
     async def sleep(self, seconds: float) -> None:
         await self._plain.sleep(seconds)
+
+
+class _Stream(httpcore.AsyncNetworkStream):
+    """A connection that tells cheaply whether the other side has closed it: before every call the pool asks that of each
+    connection that waits for its next one."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self._socket: socket.socket | None = stream.get_extra_info("socket")
+        self._watch = select.poll()
+        if self._socket is not None:
+            self._watch.register(self._socket.fileno(), select.POLLIN)
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 -- httpcore's signature
+        return await self._stream.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 -- httpcore's signature
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 -- httpcore's signature
+    ) -> httpcore.AsyncNetworkStream:
+        return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        if info == "is_readable" and self._socket is not None:
+            return self._socket.fileno() < 0 or bool(self._watch.poll(0))
+        return self._stream.get_extra_info(info)
 
 
 class _GuardedTransport(httpx.AsyncHTTPTransport):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from infra.sandbox import books
 from schemas.ids import PaymentId
@@ -46,7 +47,12 @@ class Operator:
     async def _release(self, payment_id: PaymentId, reason: str) -> None:
         """The provider's answers to the operator are as good and bad as to everybody."""
         for _ in range(_QUESTIONS):
-            resolution = await resolving.ask(self.database, self.work, payment_id)
+            try:
+                resolution = await resolving.ask(self.database, self.work, payment_id)
+            except IntegrityError as error:
+                # The database has the last word: what it refuses is a fault of ours, and is to be read in the report.
+                self.wrongly_frozen.append(f"{payment_id}: the database refuses what follows: {str(error.orig).splitlines()[0]}")
+                return
             if not resolution.frozen:
                 self.released += 1
                 return

@@ -92,7 +92,7 @@ async def cancel_open(unit: Transaction, payee_id: PayeeId) -> int:
     cancelled = 0
     for row in (await unit.connection.execute(query.order_by(proposals.c.device_id))).all():
         await intents.lock_device(unit.connection, row.device_id)
-        proposal = await intents.lock_proposal(unit.connection, row.id)
+        proposal = await intents.proposal_of(unit, row.id)
         if proposal is not None and proposal.state == "open":
             await closing.close(unit, proposal, "cancelled", "payee_removed", row.locale)
             cancelled += 1

@@ -25,12 +25,13 @@ from streams.core.outbox import Transaction
 from streams.intents import approval, closing, payees, policy, service, store
 from streams.intents.closing import SOURCE
 from streams.intents.service import GATEWAY, Account, Device, Purchase, StoredProposal
+from streams.intents.store import Subject
 
 
 class Intents:
     async def handle(self, event: Event, unit: Transaction) -> None:
         """A refusal is an answer to the wearer, not a failure; only what cannot be read becomes a dead letter."""
-        device = await store.lock_device(unit.connection, str(event.deviceid))
+        device = await store.device_of(unit, str(event.deviceid))
         if device is None:
             raise Rejected("device-unknown", "an intent of a device that is not paired", instance=event.deviceid)
         try:
@@ -62,7 +63,7 @@ class Intents:
         request, now = event.decode(PaymentRequested), datetime.now(UTC)
         service.may_pay(device)
         wanted = await _purchase(request, device, unit, now)
-        conditions = await store.find_conditions(unit.connection, device, wanted.merchant_id)
+        conditions = await store.conditions_of(unit, device, wanted.merchant_id)
         policy.check_age(conditions.rules, event.time, now)
         spent = await store.find_spent(
             unit.connection, conditions.rules, device.id, wanted.merchant_id, wanted.total.currency, now
@@ -90,14 +91,13 @@ class Intents:
 
     async def _approved(self, event: Event, device: Device, unit: Transaction) -> None:
         data, now = event.decode(PaymentApproved), datetime.now(UTC)
-        found = await store.lock_proposal(unit.connection, data.proposal_id)
+        found = await store.proposal_of(unit, data.proposal_id)
         proposal = service.may_be_approved(found, device, now)
         claims = approval.verify(
             data.approval, proposal.terms, proposal.digest, device.id, device.public_key, proposal.created_at, now
         )
         account = await _account(event, device, proposal, claims, unit, now)
-        await store.close_proposal(unit.connection, proposal.id, "approved", None)
-        payment_id = await store.add_payment(
+        payment_id = await store.approve(
             unit.connection, proposal, claims, jws=data.approval, account=account, locale=device.locale
         )
         journey = JourneyId(proposal.journey_id)
@@ -112,7 +112,7 @@ class Intents:
         unit.publish(due, key=payment_id)
 
     async def _declined(self, event: Event, device: Device, unit: Transaction) -> None:
-        proposal = await store.lock_proposal(unit.connection, event.decode(ProposalDeclined).proposal_id)
+        proposal = await store.proposal_of(unit, event.decode(ProposalDeclined).proposal_id)
         if proposal is None or proposal.device_id != device.id:
             raise Rejected("proposal-unknown", "no such proposal was made to these glasses")
         if proposal.state != "open":
@@ -124,7 +124,7 @@ async def _purchase(request: PaymentRequested, device: Device, unit: Transaction
     """What is to be paid, whichever way it was asked for. Raises Rejected."""
     if request.payee_code_id is None:
         assert request.offer_id is not None
-        return service.purchase(request, await store.find_offer(unit.connection, request.offer_id), device, now)
+        return service.purchase(request, await store.offer_of(unit, request.offer_id), device, now)
     payee = await payees.propose_payee(unit.connection, request, device, now)
     return Purchase(
         journey_id=payee.journey_id,
@@ -142,7 +142,7 @@ async def _account(
 ) -> Account:
     """What takes the money, if the rules still allow it. Raises Rejected."""
     connection, currency = unit.connection, proposal.terms.total.currency
-    conditions = await store.find_conditions(connection, device, proposal.merchant_id)
+    conditions = await store.conditions_of(unit, device, proposal.merchant_id)
     if policy.limits_days(conditions.rules.merchant, currency):
         await store.lock_merchant(connection, proposal.merchant_id)
     spent = await store.find_spent(connection, conditions.rules, device.id, proposal.merchant_id, currency, now)
@@ -150,11 +150,27 @@ async def _account(
     return service.may_be_paid(proposal, conditions, spent, claims.presence, said_at, now)
 
 
+def _about(event: Event) -> Subject | None:
+    """None where it cannot be read: its handling says what is wrong with it."""
+    offer_id = proposal_id = None
+    try:
+        match event.type:
+            case "payment.requested":
+                offer_id = event.decode(PaymentRequested).offer_id
+            case "payment.approved":
+                proposal_id = event.decode(PaymentApproved).proposal_id
+            case "proposal.declined":
+                proposal_id = event.decode(ProposalDeclined).proposal_id
+    except Rejected:
+        return None
+    return Subject(str(event.deviceid), offer_id, proposal_id)
+
+
 async def run(parts: Parts) -> None:
     consumer = Consumer(
         name="intents",
         topics=(GLASSES_INTENTS,),
-        handling=Transactional("intents", parts.database(), Intents().handle),
+        handling=Transactional("intents", parts.database(), Intents().handle, about=_about, prepare=store.prepare),
         event_types=frozenset({"wear.changed", "payment.requested", "payment.approved", "proposal.declined"}),
         window=parts.settings.window,
     )

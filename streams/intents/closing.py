@@ -29,7 +29,7 @@ async def close(unit: Transaction, proposal: StoredProposal, state: str, reason:
 
 async def close_all(unit: Transaction, device_id: str, reason: str, locale: str) -> None:
     """Cancel whatever the device could still approve. Its row must be locked, so that nothing new is proposed meanwhile."""
-    for proposal in await store.lock_open_proposals(unit.connection, device_id):
+    for proposal in await store.open_proposals_of(unit, device_id):
         await close(unit, proposal, "cancelled", reason, locale)
 
 

@@ -1,16 +1,18 @@
 """The intents' SQL."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, bindparam, func, insert, select, text, update
+from sqlalchemy import ARRAY, ColumnElement, Row, Text, and_, any_, bindparam, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.ids import AccountId, MerchantId, OfferId, OrderId, PaymentId, ProposalId
 from schemas.money import Money
 from schemas.payments import ApprovalClaims, PaymentPolicy, PaymentState, ProposalTerms, WearState
-from schemas.tables import approvals, devices, merchants, offers, payment_policies, payments, proposals, provider_accounts
+from schemas.tables import approvals, devices, offers, payments, proposals
+from streams.core.outbox import Transaction
 from streams.core.statements import Statement
 from streams.intents import policy
 from streams.intents.policy import Rules, Spent
@@ -22,32 +24,35 @@ _LOCK_MERCHANT = text("SELECT pg_advisory_xact_lock(:lock_class, hashtext(:merch
 # Payments in these states cost nothing.
 _COST_NOTHING = (PaymentState.DECLINED, PaymentState.FAILED, PaymentState.CANCELLED, PaymentState.EXPIRED)
 
-_merchants_policy, _devices_policy = payment_policies.alias("merchants_policy"), payment_policies.alias("devices_policy")
-
 _CONDITIONS = Statement(
-    select(provider_accounts.c.id, provider_accounts.c.provider, provider_accounts.c.currencies)
-    .add_columns(_merchants_policy.c.policy.label("merchants_policy"), _devices_policy.c.policy.label("devices_policy"))
-    .select_from(merchants)
-    .outerjoin(
-        provider_accounts,
-        and_(
-            provider_accounts.c.merchant_id == merchants.c.id,
-            provider_accounts.c.provider == bindparam("provider"),
-            provider_accounts.c.removed_at.is_(None),
-        ),
+    text("""
+    SELECT asked.device_id, asked.merchant_id, account.id, account.provider, account.currencies,
+        merchants_policy.policy AS merchants_policy, devices_policy.policy AS devices_policy
+    FROM unnest(CAST(:device_ids AS text[]), CAST(:merchant_ids AS text[]), CAST(:providers AS text[]))
+        AS asked (device_id, merchant_id, provider)
+    LEFT JOIN provider_accounts AS account ON account.merchant_id = asked.merchant_id
+        AND account.provider = asked.provider AND account.removed_at IS NULL
+    LEFT JOIN payment_policies AS merchants_policy ON merchants_policy.subject = asked.merchant_id
+    LEFT JOIN payment_policies AS devices_policy ON devices_policy.subject = asked.device_id
+    """)
+)
+_LOCK_DEVICES = Statement(
+    select(devices)
+    .where(devices.c.id == any_(bindparam("device_ids", type_=ARRAY(Text))))
+    .order_by(devices.c.id)
+    .with_for_update(key_share=True)  # rows may still refer to it
+)
+_FIND_OFFERS = Statement(select(offers).where(offers.c.id == any_(bindparam("offer_ids", type_=ARRAY(Text)))))
+_LOCK_PROPOSALS = Statement(
+    select(proposals)
+    .where(
+        or_(
+            proposals.c.id == any_(bindparam("proposal_ids", type_=ARRAY(Text))),
+            and_(proposals.c.device_id == any_(bindparam("device_ids", type_=ARRAY(Text))), proposals.c.state == "open"),
+        )
     )
-    .outerjoin(_merchants_policy, _merchants_policy.c.subject == merchants.c.id)
-    .outerjoin(_devices_policy, _devices_policy.c.subject == bindparam("device_id"))
-    .where(merchants.c.id == bindparam("merchant_id"))
-)
-
-_LOCK_DEVICE = Statement(
-    select(devices).where(devices.c.id == bindparam("device")).with_for_update(key_share=True)  # rows may still refer to it
-)
-_FIND_OFFER = Statement(select(offers).where(offers.c.id == bindparam("offer")))
-_LOCK_PROPOSAL = Statement(select(proposals).where(proposals.c.id == bindparam("proposal")).with_for_update())
-_LOCK_OPEN_PROPOSALS = Statement(
-    select(proposals).where(proposals.c.device_id == bindparam("device"), proposals.c.state == "open").with_for_update()
+    .order_by(proposals.c.id)
+    .with_for_update()
 )
 _ADD_PROPOSAL = Statement(
     insert(proposals),
@@ -71,43 +76,131 @@ _ADD_PROPOSAL = Statement(
 _CLOSE_PROPOSAL = Statement(
     update(proposals).where(proposals.c.id == bindparam("proposal")).values(state=bindparam("to"), state_reason=bindparam("why"))
 )
-_ADD_APPROVAL = Statement(insert(approvals), columns=("proposal_id", "nonce", "presence", "jws", "signed_at"))
-_ADD_PAYMENT = Statement(
-    insert(payments),
-    columns=(
-        "id",
-        "proposal_id",
-        "order_id",
-        "journey_id",
-        "device_id",
-        "merchant_id",
-        "total_minor",
-        "total_currency",
-        "state",
-        "provider",
-        "account_id",
-        "capture",
-        "locale",
-        "submit_by",
-    ),
+_APPROVAL = ("proposal_id", "nonce", "presence", "jws", "signed_at")
+_PAYMENT = (
+    "id",
+    "proposal_id",
+    "order_id",
+    "journey_id",
+    "device_id",
+    "merchant_id",
+    "total_minor",
+    "total_currency",
+    "state",
+    "provider",
+    "account_id",
+    "capture",
+    "locale",
+    "submit_by",
+)
+_APPROVE = Statement(
+    insert(payments)
+    .values({name: bindparam(f"payment_{name}") for name in _PAYMENT})
+    .add_cte(
+        update(proposals)
+        .where(proposals.c.id == bindparam("payment_proposal_id"))
+        .values(state="approved", state_reason=None)
+        .returning(proposals.c.id)
+        .cte("closed"),
+        insert(approvals)
+        .values({name: bindparam(f"approval_{name}") for name in _APPROVAL})
+        .returning(approvals.c.proposal_id)
+        .cte("said"),
+    )
 )
 
 
+async def lock_devices(connection: AsyncConnection, device_ids: Sequence[str]) -> Sequence[Device]:
+    """Everything that one device intends happens one after the other. Everybody locks several in the order of their ids."""
+    return [
+        Device(
+            id=row.id,
+            public_key=row.public_key,
+            locale=row.locale,
+            wear_state=WearState(row.wear_state),
+            revoked=row.revoked_at is not None,
+            payer_provider=row.payer_provider,
+            wear_changed_at=row.wear_changed_at,
+            link=row.link,
+        )
+        for row in await _LOCK_DEVICES.all(connection, device_ids=[str(device_id) for device_id in device_ids])
+    ]
+
+
 async def lock_device(connection: AsyncConnection, device_id: str) -> Device | None:
-    """Everything that one device intends happens one after the other."""
-    row = await _LOCK_DEVICE.first(connection, device=device_id)
-    if row is None:
-        return None
-    return Device(
-        id=row.id,
-        public_key=row.public_key,
-        locale=row.locale,
-        wear_state=WearState(row.wear_state),
-        revoked=row.revoked_at is not None,
-        payer_provider=row.payer_provider,
-        wear_changed_at=row.wear_changed_at,
-        link=row.link,
-    )
+    found = await lock_devices(connection, [device_id])
+    return found[0] if found else None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What an intent is about: a device, and the offer it wants to pay or the proposal it answers."""
+
+    device_id: str
+    offer_id: OfferId | None = None
+    proposal_id: ProposalId | None = None
+
+
+async def prepare(unit: Transaction, subjects: Sequence[Subject]) -> None:
+    """Lock and read what these intents will look at, for `device_of`, `offer_of`, `proposal_of`, `open_proposals_of` and
+    `conditions_of`: devices first, then proposals. None of it changes in the transaction but by the intent itself."""
+    found = {device.id: device for device in await lock_devices(unit.connection, [each.device_id for each in subjects])}
+    unit.prepared.update(found)
+    known = [each for each in subjects if each.device_id in found]
+    if not known:
+        return
+    offered = await find_offers(unit.connection, [each.offer_id for each in known if each.offer_id])
+    unit.prepared.update(offered)
+    asking = {each.device_id: list[StoredProposal]() for each in known if each.offer_id}
+    answered = {each.proposal_id for each in known if each.proposal_id}
+    proposed = {each.id: each for each in await _lock_proposals(unit.connection, list(answered), list(asking))}
+    for proposal in proposed.values():
+        if proposal.id in answered:
+            unit.prepared[proposal.id] = proposal
+        if proposal.device_id in asking and proposal.state == "open":
+            asking[proposal.device_id].append(proposal)
+    unit.prepared.update({("open", device_id): theirs for device_id, theirs in asking.items()})
+    payees = set()
+    for each in known:
+        about = offered.get(each.offer_id) if each.offer_id else proposed.get(each.proposal_id) if each.proposal_id else None
+        if about is not None:
+            payees.add((found[each.device_id], about.merchant_id))
+    conditions = await _find_conditions(unit.connection, list(payees))
+    unit.prepared.update({("conditions", *pair): theirs for pair, theirs in conditions.items()})
+
+
+async def device_of(unit: Transaction, device_id: str) -> Device | None:
+    """The device, locked."""
+    if device_id not in unit.prepared:
+        return await lock_device(unit.connection, device_id)
+    return unit.prepared.pop(device_id)  # type: ignore[no-any-return]
+
+
+async def offer_of(unit: Transaction, offer_id: OfferId) -> StoredOffer | None:
+    if offer_id not in unit.prepared:
+        return (await find_offers(unit.connection, [offer_id])).get(offer_id)
+    return unit.prepared.pop(offer_id)  # type: ignore[no-any-return]
+
+
+async def proposal_of(unit: Transaction, proposal_id: ProposalId) -> StoredProposal | None:
+    """The proposal, locked."""
+    if proposal_id not in unit.prepared:
+        return next(iter(await _lock_proposals(unit.connection, [proposal_id], [])), None)
+    return unit.prepared.pop(proposal_id)  # type: ignore[no-any-return]
+
+
+async def open_proposals_of(unit: Transaction, device_id: str) -> Sequence[StoredProposal]:
+    """What the device could still approve, locked."""
+    if ("open", device_id) not in unit.prepared:
+        return await _lock_proposals(unit.connection, [], [device_id])
+    return unit.prepared.pop(("open", device_id))  # type: ignore[no-any-return]
+
+
+async def conditions_of(unit: Transaction, device: Device, merchant_id: MerchantId) -> Conditions:
+    """As they are now; one of the wearer's provider at most."""
+    if ("conditions", device.id, merchant_id) not in unit.prepared:
+        return (await _find_conditions(unit.connection, [(device, merchant_id)]))[device.id, merchant_id]
+    return unit.prepared.pop(("conditions", device.id, merchant_id))  # type: ignore[no-any-return]
 
 
 async def set_wear_state(connection: AsyncConnection, device_id: str, state: WearState, at: datetime | None) -> None:
@@ -118,27 +211,41 @@ async def set_wear_state(connection: AsyncConnection, device_id: str, state: Wea
     await connection.execute(update(devices).where(devices.c.id == device_id).values(values))
 
 
-async def find_offer(connection: AsyncConnection, offer_id: OfferId) -> StoredOffer | None:
-    row = await _FIND_OFFER.first(connection, offer=offer_id)
-    if row is None:
-        return None
-    return StoredOffer(
-        id=OfferId(row.id),
-        journey_id=row.journey_id,
-        device_id=row.device_id,
-        merchant_id=MerchantId(row.merchant_id),
-        merchant_name=row.merchant_name,
-        gtin=row.gtin,
-        title=row.title,
-        price=Money.of(row.price_minor, row.price_currency),
-        expires_at=row.expires_at,
-        evidence=row.evidence,
+async def find_offers(connection: AsyncConnection, offer_ids: Sequence[OfferId]) -> dict[OfferId, StoredOffer]:
+    if not offer_ids:
+        return {}
+    return {
+        OfferId(row.id): StoredOffer(
+            id=OfferId(row.id),
+            journey_id=row.journey_id,
+            device_id=row.device_id,
+            merchant_id=MerchantId(row.merchant_id),
+            merchant_name=row.merchant_name,
+            gtin=row.gtin,
+            title=row.title,
+            price=Money.of(row.price_minor, row.price_currency),
+            expires_at=row.expires_at,
+            evidence=row.evidence,
+        )
+        for row in await _FIND_OFFERS.all(connection, offer_ids=[str(offer_id) for offer_id in offer_ids])
+    }
+
+
+async def _find_conditions(
+    connection: AsyncConnection, pairs: Sequence[tuple[Device, MerchantId]]
+) -> dict[tuple[str, MerchantId], Conditions]:
+    if not pairs:
+        return {}
+    rows = await _CONDITIONS.all(
+        connection,
+        device_ids=[str(device.id) for device, _ in pairs],
+        merchant_ids=[str(merchant_id) for _, merchant_id in pairs],
+        providers=[device.payer_provider for device, _ in pairs],
     )
+    return {(row.device_id, MerchantId(row.merchant_id)): _conditions(row) for row in rows}
 
 
-async def find_conditions(connection: AsyncConnection, device: Device, merchant_id: MerchantId) -> Conditions:
-    """As they are now; one of the wearer's provider at most."""
-    row = await _CONDITIONS.first(connection, provider=device.payer_provider, device_id=device.id, merchant_id=merchant_id)
+def _conditions(row: Any) -> Conditions:
     account = None
     if row.id is not None:
         currencies = frozenset(row.currencies) if row.currencies is not None else None
@@ -219,13 +326,18 @@ def _proposal(row: Row[Any]) -> StoredProposal:
     )
 
 
-async def lock_proposal(connection: AsyncConnection, proposal_id: ProposalId) -> StoredProposal | None:
-    row = await _LOCK_PROPOSAL.first(connection, proposal=proposal_id)
-    return _proposal(row) if row else None
-
-
-async def lock_open_proposals(connection: AsyncConnection, device_id: str) -> Sequence[StoredProposal]:
-    return [_proposal(row) for row in await _LOCK_OPEN_PROPOSALS.all(connection, device=device_id)]
+async def _lock_proposals(
+    connection: AsyncConnection, proposal_ids: Sequence[ProposalId], device_ids: Sequence[str]
+) -> Sequence[StoredProposal]:
+    """These, and the open ones of these devices, in the order of their ids."""
+    if not proposal_ids and not device_ids:
+        return []
+    rows = await _LOCK_PROPOSALS.all(
+        connection,
+        proposal_ids=[str(proposal_id) for proposal_id in proposal_ids],
+        device_ids=[str(device_id) for device_id in device_ids],
+    )
+    return [_proposal(row) for row in rows]
 
 
 async def lock_expired_proposals(connection: AsyncConnection, now: datetime, limit: int) -> Sequence[tuple[StoredProposal, str]]:
@@ -245,7 +357,7 @@ async def close_proposal(connection: AsyncConnection, proposal_id: ProposalId, s
     await _CLOSE_PROPOSAL.run(connection, proposal=proposal_id, to=state, why=reason)
 
 
-async def add_payment(
+async def approve(
     connection: AsyncConnection,
     proposal: StoredProposal,
     claims: ApprovalClaims,
@@ -253,31 +365,29 @@ async def add_payment(
     account: Account,
     locale: str,
 ) -> PaymentId:
-    """The approval and the approved payment. Both are unique per proposal and nonce: a second yes is no second payment."""
-    await _ADD_APPROVAL.run(
-        connection,
-        proposal_id=proposal.id,
-        nonce=claims.nonce,
-        presence=claims.presence,
-        jws=jws,
-        signed_at=datetime.fromtimestamp(claims.iat, UTC),
-    )
+    """The proposal's end, the approval and the approved payment. The last two are unique per proposal and nonce: a second yes is
+    no second payment."""
     payment_id = PaymentId.new()
-    await _ADD_PAYMENT.run(
+    await _APPROVE.run(
         connection,
-        id=payment_id,
-        proposal_id=proposal.id,
-        order_id=OrderId.new(),
-        journey_id=proposal.journey_id,
-        device_id=proposal.device_id,
-        merchant_id=proposal.merchant_id,
-        total_minor=proposal.terms.total.minor,
-        total_currency=proposal.terms.total.currency,
-        state=PaymentState.APPROVED,
-        provider=account.provider,
-        account_id=account.id,
-        capture=proposal.capture,
-        locale=locale,
-        submit_by=datetime.fromtimestamp(claims.exp, UTC) + SUBMIT_WITHIN,
+        approval_proposal_id=proposal.id,
+        approval_nonce=claims.nonce,
+        approval_presence=claims.presence,
+        approval_jws=jws,
+        approval_signed_at=datetime.fromtimestamp(claims.iat, UTC),
+        payment_id=payment_id,
+        payment_proposal_id=proposal.id,
+        payment_order_id=OrderId.new(),
+        payment_journey_id=proposal.journey_id,
+        payment_device_id=proposal.device_id,
+        payment_merchant_id=proposal.merchant_id,
+        payment_total_minor=proposal.terms.total.minor,
+        payment_total_currency=proposal.terms.total.currency,
+        payment_state=PaymentState.APPROVED,
+        payment_provider=account.provider,
+        payment_account_id=account.id,
+        payment_capture=proposal.capture,
+        payment_locale=locale,
+        payment_submit_by=datetime.fromtimestamp(claims.exp, UTC) + SUBMIT_WITHIN,
     )
     return payment_id

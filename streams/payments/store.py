@@ -471,6 +471,7 @@ _its_running = attempts.alias("running")
 _PAYMENT_OF_REFERENCE = Statement(
     select(
         payments.c.id,
+        payments.c.account_id,
         payments.c.journey_id,
         payments.c.state,
         payments.c.total_minor,
@@ -480,15 +481,10 @@ _PAYMENT_OF_REFERENCE = Statement(
         _its_running.c.id.label("running_id"),
         _its_running.c.leased_by,
     )
-    .select_from(payments)
+    .select_from(attempts)
+    .join(payments, payments.c.id == attempts.c.payment_id)
     .outerjoin(_its_running, and_(_its_running.c.payment_id == payments.c.id, _its_running.c.ended_at.is_(None)))
-    .where(
-        # Always by the reference first: an account may have very many payments.
-        payments.c.id
-        == any_(func.array(select(attempts.c.payment_id).where(attempts.c.reference == bindparam("known_as")).scalar_subquery())),
-        payments.c.account_id == bindparam("account"),
-    )
-    .limit(1)
+    .where(attempts.c.reference == bindparam("known_as"))
 )
 _FIND_NOTIFICATION = Statement(
     select(provider_notifications)
@@ -521,7 +517,9 @@ _END_NOTIFICATION = Statement(
 
 async def payment_of_reference(connection: AsyncConnection, account_id: AccountId, reference: str) -> Referred | None:
     """The payment of this account that the provider knows by this reference: on record before any money moves."""
-    row = await _PAYMENT_OF_REFERENCE.first(connection, account=account_id, known_as=reference)
+    # Which account's it is, is looked at here: an account has very many payments, and is no way to find one.
+    rows = await _PAYMENT_OF_REFERENCE.all(connection, known_as=reference)
+    row = next((row for row in rows if row.account_id == account_id), None)
     if row is None:
         return None
     return Referred(

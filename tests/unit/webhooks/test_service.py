@@ -76,6 +76,8 @@ def test_a_message_says_what_the_event_said() -> None:
         provider="stripe",
         provider_reference=None,
         occurred_at=datetime.now(UTC),
+        captured=Money.of(0, "EUR"),
+        refunded=Money.of(0, "EUR"),
     )
     event = new_event("payment.failed", change, source="/test", journeyid=change.journey_id)
     message = compose(event, event.decode(PaymentChanged), 3)
@@ -88,7 +90,7 @@ def test_merchants_hear_of_every_change_of_a_payment_and_of_nothing_else() -> No
         state.value
         for state in PaymentState
         if state not in {PaymentState.PROPOSED, PaymentState.APPROVED, PaymentState.SUBMITTING}
-    }
+    } | {"command_failed"}
 
 
 A, B = EndpointId.new(), EndpointId.new()
