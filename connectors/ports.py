@@ -71,9 +71,11 @@ class PaymentCapabilities:
 
 
 class PaymentConnector(Protocol):
-    """One merchant's account with one provider. A connector's folder offers `connect(credentials, *, notify_url)`, which makes
-    one from what `augenblick connectors add` was given, and refuses with Misconfigured what cannot be right: a missing or empty
-    secret, a key of the wrong kind or length, an expired certificate."""
+    """One merchant's account with one provider. A connector's folder offers `connect(credentials, *, notify_url, strict=True)`,
+    which makes one from what `augenblick connectors add` was given, and refuses with Misconfigured what cannot be right: a
+    missing or empty secret, a key of the wrong kind or length, an expired certificate. Without `strict` it takes what is stored
+    for an account in use, also where it would not be accepted anew: what the provider renews by itself and has expired since (it
+    verifies nothing), and what was not demanded when the account was added."""
 
     @property
     def name(self) -> str: ...
@@ -113,6 +115,12 @@ class PaymentConnector(Protocol):
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> Sequence[ProviderEvent]:
         """Verifies signature, freshness and account over the raw body, then returns what to ask about. Header names may be in
         any case. Raises Rejected("credentials-invalid"), also where no secret is configured, or Rejected("message-malformed")."""
+        ...
+
+    async def refresh(self) -> bool:
+        """Fetch what notifications are verified with, where the provider changes it from time to time: whoever was refused by
+        `parse_webhook` may try once more where this returns True, which is that something is new. Never raises; asks nobody more
+        than once a minute, so that forged notifications cannot make it."""
         ...
 
     def acknowledgement(self) -> tuple[int, str, bytes]:

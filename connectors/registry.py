@@ -51,10 +51,13 @@ def shop(name: str, surroundings: Surroundings) -> ShopConnector:
     return _pick(SHOPS, "shop", name)(surroundings)
 
 
-def payments(name: str, credentials: Mapping[str, str], *, notify_url: str | None = None) -> PaymentConnector:
-    """`notify_url` is where the provider shall send what happens to this account. Raises Misconfigured."""
+def payments(
+    name: str, credentials: Mapping[str, str], *, notify_url: str | None = None, strict: bool = True
+) -> PaymentConnector:
+    """`notify_url` is where the provider shall send what happens to this account. `strict` is for credentials that are new;
+    without it those of an account in use are taken, though something in them may have expired. Raises Misconfigured."""
     connector: PaymentConnector = import_module(_pick(PAYMENTS, "payment provider", name)).connect(
-        credentials, notify_url=notify_url
+        credentials, notify_url=notify_url, strict=strict
     )
     return connector
 

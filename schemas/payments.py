@@ -416,14 +416,17 @@ class Opened(Shape):
 
 class ProviderEvent(Shape):
     """A provider's notification, verified: a hint to ask `fetch(reference)`, never proof of success on its own. `event_id` is the
-    same in every repetition. `amount` is what it says was paid (`kind` payment) or given back (refund), where it says so: another
-    than was asked for freezes the payment."""
+    same in every repetition. `amount` is what it says was paid (`kind` payment) or given back by this one refund (refund), where
+    it says so: another than was asked for freezes the payment. A `reversal` takes back what had moved: a dispute, a refund that
+    failed after all."""
 
     provider: str
     event_id: str = Field(min_length=1, max_length=200)
-    kind: Literal["payment", "refund"]
+    kind: Literal["payment", "refund", "reversal"]
     reference: str = Field(min_length=1, max_length=200)
     amount: Money | None = None
+    attempt_id: str | None = Field(default=None, max_length=200, description="ours, where the provider repeats it")
+    note: str | None = Field(default=None, max_length=100, description="the provider's own word for what happened")
     occurred_at: AwareDatetime
 
 

@@ -365,6 +365,9 @@ class PaymentConformance:
         command = await opened(connector, order())
         events = connector.parse_webhook(*sign(reference_of(command), datetime.now(UTC)))
         assert [(event.provider, event.reference) for event in events] == [(connector.name, command.reference)]
+        # It is about the payment itself, and says so by the provider's own word.
+        assert [(event.kind, event.attempt_id) for event in events] == [("payment", None)]
+        assert all(event.note for event in events)
 
     @pytest.mark.parametrize("fault", ["altered", "unsigned", "old", "forged"])
     async def test_any_other_webhook_is_refused(
@@ -392,6 +395,18 @@ class PaymentConformance:
         for connector in without_secret:
             for make in (sign, forge):
                 assert_refused(connector, *make("pi_0000", datetime.now(UTC)))
+
+    async def test_refreshing_asks_at_most_once_a_minute_and_forgets_nothing(
+        self, connector: PaymentConnector, order: MakeOrder, sign: Sign
+    ) -> None:
+        command = await opened(connector, order())
+        await connector.refresh()
+        assert await connector.refresh() is False
+        assert connector.parse_webhook(*sign(reference_of(command), datetime.now(UTC)))
+
+    async def test_refreshing_where_nobody_answers_changes_nothing(self, connector_at: ConnectorAt) -> None:
+        async with refusing_address() as nowhere:
+            assert await connector_at(nowhere).refresh() is False
 
     # The provider's own books.
 

@@ -29,7 +29,7 @@ from infra.sandbox import books, faults, providers, proxy
 from infra.sandbox.books import Approval, Book, Books, Fault, Finding
 from infra.sandbox.desk import Desk
 from infra.sandbox.disturbances import KILLABLE, Disturbance, Disturber, Line, Purchases
-from infra.sandbox.operator import Operator
+from infra.sandbox.on_call import Operator
 from infra.sandbox.receiver import Receiver
 from infra.sandbox.sessions import picture
 from infra.sandbox.shopper import Shopper, Tally

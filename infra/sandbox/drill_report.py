@@ -1,6 +1,7 @@
 """A drill's result, for people."""
 
 from collections import Counter
+from collections.abc import Iterable
 
 from rich import box
 from rich.console import Console
@@ -17,6 +18,7 @@ _BOOKS = {
     Book.PROVIDER: ("provider", "charges"),
     Book.MERCHANTS: ("merchants", "payment.captured received"),
 }
+_SERVERS = {"kafka": "Kafka", "postgres": "PostgreSQL"}
 _SHOWN = 20
 
 
@@ -49,15 +51,16 @@ def print_tables(console: Console, report: Report) -> None:
 def _lines(report: Report) -> list[tuple[str, str]]:
     document = report.document()
     plan = report.plan
+    whom = {each.whom for each in report.disturbances} - set(KILLABLE)
     roles = {role: report.killed(role) for role in KILLABLE}
     lines = [
         ("payments", _counted(report.states)),
         ("refunds", _counted({name.replace("_", " "): count for name, count in report.refunds.items()})),
-        ("unknown", f"{report.tally.unknown_at_first} at first, each cleared up"),
+        ("unknown", f"{report.tally.unknown_at_first} at first"),
         ("frozen", f"by a wrong amount and released by the operator: {report.frozen}"),
-        ("killed", f"{sum(roles.values())} times: {_counted(roles)}"),
-        ("restarted", f"Kafka {report.killed('kafka')} times, PostgreSQL {report.killed('postgres')} times"),
-        ("disturbed", _counted(document["disturbed"])),
+        ("killed", f"roles {sum(roles.values())} times: {_counted(roles)}"),
+        *((name, _counted(_happened(report, [server]))) for server, name in _SERVERS.items()),
+        ("provider", _counted(_happened(report, whom - set(_SERVERS)))),
         ("faults", f"of {plan.provider}, rate {plan.faults:g}: {_counted(report.faults_done)}"),
     ]
     if times := document["back_s"]:
@@ -68,6 +71,11 @@ def _lines(report: Report) -> list[tuple[str, str]]:
     lines.append(("took", f"{document['total_s']} s in all, {document['paying_s']} s of it paying: {rate}"))
     lines.append(("seed", str(plan.seed)))
     return lines + [("note", note) for note in report.notes]
+
+
+def _happened(report: Report, whom: Iterable[str]) -> dict[str, int]:
+    wanted = set(whom)
+    return Counter(each.what for each in report.disturbances if each.whom in wanted)
 
 
 def _counted(counts: dict[str, int]) -> str:

@@ -23,6 +23,7 @@ PATH = "/_sandbox/faults"
 class Fault(StrEnum):
     ANSWER_LOST = "answer_lost"  # after the money moved
     CUT = "cut"  # before anything happened
+    LATE_EFFECT = "late_effect"  # cut, and it happens seconds later, when the caller has long asked and heard of nothing
     SLOW = "slow"
     SERVER_ERROR = "server_error"  # after the money moved, or before: both happen
     WRONG_AMOUNT = "wrong_amount"  # in the answer only; the books are right
@@ -35,13 +36,15 @@ class Fault(StrEnum):
 @dataclass
 class Faults:
     """`rate` of the requests to one of `kinds`, else none. `delay_s` is how long the gateway takes for every answer, `slow_s` how
-    long for a slow one. `hang` keeps all answers back until it is taken away. `done` counts what was done."""
+    long for a slow one, `late_s` after how long (from, to) a late effect happens. `hang` keeps all answers back until it is taken
+    away. `done` counts what was done."""
 
     rate: float = 0.0
     kinds: tuple[Fault, ...] = tuple(Fault)
     seed: int = 0
     delay_s: float = 0.0
     slow_s: float = 3.0
+    late_s: tuple[float, float] = (2.0, 4.0)
     hang: bool = False
     done: dict[str, int] = field(default_factory=dict)
 
@@ -58,6 +61,9 @@ class Faults:
     def toss(self) -> bool:
         return self._random.random() < 0.5
 
+    def late(self) -> float:
+        return self._random.uniform(*self.late_s)
+
 
 class FaultyGateway:
     """Around an ASGI application. Its own control page, `PATH`, and everything below `/_sandbox/` are never faulty."""
@@ -65,6 +71,7 @@ class FaultyGateway:
     def __init__(self, app: ASGIApp, faults: Faults) -> None:
         self._app = app
         self.faults = faults
+        self._late: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith("/_sandbox/"):
@@ -74,6 +81,13 @@ class FaultyGateway:
         scope.setdefault("state", {})["fault"] = fault
         if fault is Fault.CUT:
             await _cut(send)
+            return
+        if fault is Fault.LATE_EFFECT:
+            body = await _body(receive)
+            await _cut(send)
+            task = asyncio.create_task(self._later(scope, body))
+            self._late.add(task)
+            task.add_done_callback(self._late.discard)
             return
         if fault is Fault.SERVER_ERROR and self.faults.toss():
             await Response("oops", 502)(scope, receive, send)
@@ -95,6 +109,28 @@ class FaultyGateway:
             for message in answer:
                 await send(message)
 
+    async def _later(self, scope: Scope, body: bytes) -> None:
+        """The request, as if it had been held up on its way; nobody is there any more to hear the answer."""
+        await asyncio.sleep(self.faults.late())
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> Message:
+            return messages.pop() if messages else {"type": "http.disconnect"}
+
+        async def forget(_: Message) -> None:
+            return None
+
+        await self._app(scope, receive, forget)
+
+
+async def _body(receive: Receive) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            return bytes(body)
+
 
 async def _cut(send: Send) -> None:
     """Less than was announced: the server closes the line in the middle of the answer."""
@@ -108,7 +144,7 @@ def fault_of(scope: Scope) -> Fault | None:
 
 
 def control(gateway: "Faults") -> Route:
-    """GET shows the faults and what they did; POST {rate, kinds, seed, delay_s, slow_s, hang} sets those that are given."""
+    """GET shows the faults and what they did; POST {rate, kinds, seed, delay_s, slow_s, late_s, hang} sets those given."""
 
     async def talk(request: Request) -> Response:
         if request.method == "POST":
@@ -118,7 +154,7 @@ def control(gateway: "Faults") -> Route:
     return Route(PATH, talk, methods=["GET", "POST"])
 
 
-_SETTABLE: Collection[str] = ("rate", "kinds", "seed", "delay_s", "slow_s", "hang")
+_SETTABLE: Collection[str] = ("rate", "kinds", "seed", "delay_s", "slow_s", "late_s", "hang")
 
 
 def set_faults(faults: Faults, wanted: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from infra.sandbox import faults
 from infra.sandbox.faults import Fault, Faults, FaultyGateway
 
+# Not LATE_EFFECT unless asked for: localstripe forgets idempotency keys, by which Stripe itself knows a late repetition.
 KINDS = (Fault.ANSWER_LOST, Fault.CUT, Fault.SLOW, Fault.SERVER_ERROR)
 
 # What is between two neighbours on the line only (RFC 9110, 7.6.1), and what each of them writes anew.

@@ -44,10 +44,14 @@ BEGIN
         AND NOT EXISTS (SELECT 1 FROM payment_moves WHERE from_state = OLD.state AND to_state = NEW.state)
     THEN
         RAISE EXCEPTION 'a payment cannot move from % to %', OLD.state, NEW.state USING ERRCODE = 'check_violation';
-    ELSIF (NEW.total_minor, NEW.total_currency, NEW.merchant_id, NEW.proposal_id)
-        IS DISTINCT FROM (OLD.total_minor, OLD.total_currency, OLD.merchant_id, OLD.proposal_id)
+    ELSIF (NEW.total_minor, NEW.total_currency, NEW.merchant_id, NEW.proposal_id, NEW.device_id, NEW.order_id,
+            NEW.journey_id, NEW.provider, NEW.capture)
+        IS DISTINCT FROM (OLD.total_minor, OLD.total_currency, OLD.merchant_id, OLD.proposal_id, OLD.device_id, OLD.order_id,
+            OLD.journey_id, OLD.provider, OLD.capture)
     THEN
         RAISE EXCEPTION 'what a payment is for cannot change' USING ERRCODE = 'check_violation';
+    ELSIF OLD.provider_reference IS NOT NULL AND NEW.provider_reference IS DISTINCT FROM OLD.provider_reference THEN
+        RAISE EXCEPTION 'the provider''s reference of a payment cannot change' USING ERRCODE = 'check_violation';
     ELSIF OLD.account_id IS NOT NULL AND NEW.account_id IS DISTINCT FROM OLD.account_id THEN
         RAISE EXCEPTION 'the account that takes a payment cannot change' USING ERRCODE = 'check_violation';
     ELSIF NEW.captured_minor < OLD.captured_minor OR NEW.refunded_minor < OLD.refunded_minor THEN
@@ -55,9 +59,26 @@ BEGIN
     ELSIF OLD.captured_minor > 0 AND NEW.captured_minor <> OLD.captured_minor THEN
         RAISE EXCEPTION 'a payment is captured once' USING ERRCODE = 'check_violation';
     ELSIF NEW.frozen_at IS NOT NULL
-        AND (NEW.captured_minor, NEW.refunded_minor) IS DISTINCT FROM (OLD.captured_minor, OLD.refunded_minor)
+        AND ((NEW.captured_minor, NEW.refunded_minor) IS DISTINCT FROM (OLD.captured_minor, OLD.refunded_minor)
+            OR NEW.state NOT IN (OLD.state, 'unknown'))
     THEN
         RAISE EXCEPTION 'a frozen payment does not move' USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END
+$$
+"""
+
+# What was asked for stays what it was, and what has ended stays ended.
+_ATTEMPT_FUNCTION = """
+CREATE FUNCTION check_attempt() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF (NEW.id, NEW.payment_id, NEW.kind, NEW.amount_minor, NEW.request_digest)
+        IS DISTINCT FROM (OLD.id, OLD.payment_id, OLD.kind, OLD.amount_minor, OLD.request_digest)
+    THEN
+        RAISE EXCEPTION 'what an attempt is for cannot change' USING ERRCODE = 'check_violation';
+    ELSIF OLD.ended_at IS NOT NULL AND (NEW.ended_at, NEW.outcome) IS DISTINCT FROM (OLD.ended_at, OLD.outcome) THEN
+        RAISE EXCEPTION 'an attempt that has ended stays ended' USING ERRCODE = 'check_violation';
     END IF;
     RETURN NEW;
 END
@@ -193,6 +214,8 @@ def upgrade() -> None:
         sa.Column("reference", sa.Text(), nullable=False),
         sa.Column("payment_id", sa.Text(), nullable=True, comment="null where no payment of ours has the reference"),
         sa.Column("amount_minor", sa.BigInteger(), nullable=True, comment="what it says was paid or given back"),
+        sa.Column("attempt_id", sa.Text(), nullable=True, comment="ours, where the provider repeats it"),
+        sa.Column("note", sa.Text(), nullable=True, comment="the provider's own word for what happened"),
         sa.Column("amount_currency", sa.Text(), nullable=True),
         sa.Column("state", sa.Text(), server_default="new", nullable=False),
         sa.Column("repeated", sa.Integer(), server_default="0", nullable=False),
@@ -225,6 +248,15 @@ def upgrade() -> None:
     )
     op.add_column(
         "attempts", sa.Column("leased_by", sa.Text(), nullable=True, comment="the worker that is at it until next_ask_at")
+    )
+    op.add_column(
+        "attempts",
+        sa.Column(
+            "submitted_at",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="when it was last submitted again; null while it was only once",
+        ),
     )
     op.create_index("ix_attempts_ended_at", "attempts", ["ended_at"], unique=False)
     op.create_index("ix_attempts_reference", "attempts", ["reference"], unique=False)
@@ -271,6 +303,8 @@ def upgrade() -> None:
         for name, condition in checks.items():
             op.create_check_constraint(op.f(f"ck_{table}_{name}"), table, condition)
     op.execute(_FUNCTION)
+    op.execute(_ATTEMPT_FUNCTION)
+    op.execute("CREATE TRIGGER check_attempt BEFORE UPDATE ON attempts FOR EACH ROW EXECUTE FUNCTION check_attempt()")
     op.execute(_BILL_FUNCTION)
     op.execute(_BILL_TRIGGER)
 
@@ -278,6 +312,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("DROP TRIGGER check_bill ON proposals")
     op.execute("DROP FUNCTION check_bill")
+    op.execute("DROP TRIGGER check_attempt ON attempts")
+    op.execute("DROP FUNCTION check_attempt()")
     op.execute(_FORMER_FUNCTION)
     for table, checks in _CHECKS.items():
         for name in checks:
@@ -305,6 +341,7 @@ def downgrade() -> None:
     op.drop_index("ix_attempts_reference", table_name="attempts")
     op.drop_index("ix_attempts_ended_at", table_name="attempts")
     op.drop_column("attempts", "leased_by")
+    op.drop_column("attempts", "submitted_at")
     op.drop_column("attempts", "begun_at")
     op.drop_column("attempts", "requested_by")
     op.drop_column("attempts", "amount_minor")

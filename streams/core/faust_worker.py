@@ -4,7 +4,7 @@ supervisor, static membership, no tables, no web server; and nothing of value is
 import asyncio
 import logging
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import faust
 from faust.contrib.asgi import faust_app_running
@@ -33,6 +33,7 @@ class _Thread(AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = transport.fetch_wait_ms  # noqa: SLF001 (there is no other way in)
+        transport.made = consumer
         return consumer
 
 
@@ -49,6 +50,15 @@ class _Transport(aiokafka_driver.Transport):
     def __init__(self, app: faust.App, fetch_wait_ms: int) -> None:
         super().__init__(app.conf.broker_consumer, app)
         self.fetch_wait_ms = fetch_wait_ms
+        self.made: Any = None
+
+    @property
+    def group_is_lost(self) -> bool:
+        """aiokafka gives its group up for good at an error it does not know (a broker that has just begun and does not know
+        itself yet is one), and Faust never asks it: the worker would wait for partitions for ever."""
+        coordinator = getattr(self.made, "_coordinator", None)
+        coordinating = getattr(coordinator, "_coordination_task", None)
+        return coordinating is not None and coordinating.done()
 
 
 class _NoTables(TableManager):
@@ -131,6 +141,23 @@ async def run_consumer(consumer: Consumer, parts: Parts) -> None:
     """Until cancelled. Raises WorkerCrashed when the agent cannot go on."""
     await parts.database().ping()  # what is slow the first time is not left to the first event
     app = build_app(consumer, parts.database(), parts.kafka(), parts.settings)
+    transport = cast(_Transport, app.transport)
+    running = asyncio.create_task(_run(app, consumer))
+    try:
+        # Looked at beside it: an app whose group is lost early does not even get so far as to run.
+        while not running.done() and (app.should_stop or not transport.group_is_lost):
+            await asyncio.wait([running], timeout=0.2)
+    finally:
+        lost = not running.done()
+        running.cancel()
+        await asyncio.wait([running])
+    if not running.cancelled():
+        running.result()
+    ended = "its consumer group is lost" if lost else app.crash_reason or "its consumer ended"
+    raise WorkerCrashed(f"{consumer.name} stopped: {ended}")
+
+
+async def _run(app: faust.App, consumer: Consumer) -> None:
     async with faust_app_running(app, stop_timeout=20):
         announced = False
         while not app.should_stop:
@@ -139,4 +166,3 @@ async def run_consumer(consumer: Consumer, parts: Parts) -> None:
                 ready.announce()
                 announced = True
             await asyncio.sleep(0.05 if not announced else 0.2)
-    raise WorkerCrashed(f"{consumer.name} stopped: {app.crash_reason or 'its consumer ended'}")

@@ -57,6 +57,12 @@ class Settings(BaseSettings):
 
     glance_budget_ms: int = Field(default=1500, ge=50, le=60_000, description="from capture to the latest useful answer")
     window: int = Field(default=16, ge=1, le=256, description="events in flight at once in one worker")
+    group_window: int = Field(
+        default=64,
+        ge=1,
+        le=256,
+        description="the same for intents, payments and webhooks, which commit together what is ready at once",
+    )
     worker_instance: str = Field(default="0", description="distinguishes workers of one role; keep it over restarts")
     allow_private_endpoints: bool = Field(
         default=False, description="let webhooks go to private and local addresses, and by http: for development only"

@@ -318,7 +318,7 @@ class _MerchantsApi:
         self, merchant_id: MerchantId, key: str | None, payment_id: PaymentId, kind: commands.Kind, new: NewCommand
     ) -> Response:
         async def touch() -> None:
-            await commands.touch(self._database, payment_id)
+            await commands.touch(self._database, payment_id, merchant_id)
 
         async def work(unit: Transaction) -> Commanded:
             attempt_id = await commands.request(

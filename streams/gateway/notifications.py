@@ -68,17 +68,19 @@ class Notifications:
         headers, body = dict(request.headers), await request.body()
         connector = self._connectors.connector(account)
         try:
+            events = connector.parse_webhook(headers, body)
+        except Rejected:
+            # The credentials may have changed here, or what verifies signatures at the provider.
+            account = account if fresh else (await self._account(provider, account_id, anew=True))[0]
+            changed = self._connectors.connector(account) is not connector
+            connector = self._connectors.connector(account)
             try:
-                events = connector.parse_webhook(headers, body)
-            except Rejected:
-                if fresh:
+                if not changed and not await connector.refresh():
                     raise
-                account, _ = await self._account(provider, account_id, anew=True)
-                connector = self._connectors.connector(account)
                 events = connector.parse_webhook(headers, body)
-        except Rejected as refusal:
-            metrics.count("augenblick.notifications", provider=account.provider, outcome=refusal.problem.code)
-            raise
+            except Rejected as still:
+                metrics.count("augenblick.notifications", provider=account.provider, outcome=still.problem.code)
+                raise
         for event in events:
             outcome = await self._take(account, event)
             metrics.count("augenblick.notifications", provider=account.provider, outcome=outcome)
@@ -130,9 +132,9 @@ class Notifications:
 def _says_nothing_new(event: ProviderEvent, payment: Referred) -> bool:
     """Nothing is left to be asked about the payment, and nothing speaks against what our books say of it. All of it was read in
     one moment; a command that begins later is later than the notification, too."""
-    if payment.running or payment.frozen:
+    if payment.running or payment.frozen or event.kind != "payment" or service.is_to_be_asked_about(event.kind, payment.state):
         return False
-    return service.contradiction(event.kind, event.amount, payment.total, payment.captured, payment.state) is None
+    return service.contradiction(event.kind, event.amount, event.note, payment, ordered=True) is None
 
 
 def _acknowledged(connector: PaymentConnector) -> Response:

@@ -172,6 +172,6 @@ async def run(parts: Parts) -> None:
         topics=(GLASSES_INTENTS,),
         handling=Transactional("intents", parts.database(), Intents().handle, about=_about, prepare=store.prepare),
         event_types=frozenset({"wear.changed", "payment.requested", "payment.approved", "proposal.declined"}),
-        window=parts.settings.window,
+        window=parts.settings.group_window,
     )
     await run_consumer(consumer, parts)

@@ -20,7 +20,7 @@ from streams.payments import service, store
 from streams.payments.accounts import Accounts
 from streams.payments.calls import Calls
 from streams.payments.denied import DeniedParties
-from streams.payments.store import StoredPayment
+from streams.payments.store import StoredAttempt, StoredPayment
 from streams.payments.work import PaymentWork, Plan
 
 NAME = "payments"
@@ -57,8 +57,13 @@ class Payments:
         if found is None or found.state == "processed":
             return None
 
-        def contradicts(payment: StoredPayment) -> str | None:
-            return service.contradiction(found.kind, found.amount, payment.total, payment.captured, payment.state)
+        ordered = found.kind != "refund" or await store.ordered_refund(
+            unit.connection, told.payment_id, found.attempt_id, found.amount
+        )
+
+        def contradicts(payment: StoredPayment, running: StoredAttempt | None) -> str | None:
+            booked = store.booked(payment, running)
+            return service.contradiction(found.kind, found.amount, found.note, booked, ordered=ordered)
 
         await store.end_notification(unit.connection, told.account_id, told.event_id, datetime.now(UTC))
         if await self._work.freeze_if_contradicted(told.payment_id, contradicts, unit):
@@ -91,6 +96,6 @@ async def run(parts: Parts) -> None:
         topics=(PAYMENTS_COMMANDS,),
         handling=Payments(database, work, calls),
         event_types=frozenset({"payment.due", "provider.notified"}),
-        window=parts.settings.window,
+        window=parts.settings.group_window,
     )
     await run_consumer(consumer, parts)

@@ -7,13 +7,14 @@ from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 
+from schemas.payments import Outcome, Unknown
 from streams.core.database import Database, is_unavailable
 from streams.core.deadletters import Reason
 from streams.core.groups import GroupCommit
 from streams.core.handling import transaction
 from streams.core.outbox import Transaction
 from streams.payments import service, store
-from streams.payments.work import PaymentWork, Plan
+from streams.payments.work import LeaseLost, PaymentWork, Plan
 
 log = logging.getLogger(__name__)
 
@@ -62,13 +63,14 @@ class Calls:
                 if monotonic() - waiting_since > _TURN_WITHIN_S:
                     await self._put_off(plan, timedelta(0))
                     return
-                async with asyncio.timeout(service.CALL_S):
-                    outcome = await self._work.call(plan)
+                outcome = await self._call(plan)
 
             async def settle(unit: Transaction) -> None:
                 await self._work.settle(plan, outcome, unit)
 
             await self._settling.run(settle, about=plan.payment.id)
+        except LeaseLost:
+            return  # whoever has it now goes on; if nobody has, it is due when the lease has ended
         except Exception as error:
             # One payment's trouble keeps no other waiting; it is looked after again when the lease has ended.
             if not is_unavailable(error):
@@ -77,12 +79,19 @@ class Calls:
         finally:
             self._under_way[provider] -= 1
 
+    async def _call(self, plan: Plan) -> Outcome:
+        try:
+            async with asyncio.timeout(service.CALL_S):
+                return await self._work.call(plan)
+        except TimeoutError:
+            return Unknown(reference=plan.command.reference, reason="no answer in time")
+
     async def _put_off(self, plan: Plan, by: timedelta) -> None:
         if plan.only_ask:
             return  # the lease is somebody else's
         try:
             async with transaction(self._database) as unit:
-                await store.put_off(unit.connection, plan.payment.id, datetime.now(UTC) + by)
+                await store.put_off(unit.connection, plan.payment.id, datetime.now(UTC) + by, self._work.worker)
         except Exception as error:
             if not is_unavailable(error):
                 raise

@@ -1,7 +1,9 @@
 """Commands on a payment that a merchant or an operator gives: capture, cancel, refund. Each becomes an attempt of its own, and
 the worker carries it out; two never run at once."""
 
+import asyncio
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Literal
 
 from connectors.ports import PaymentConnector
@@ -24,10 +26,20 @@ RequestedBy = Literal["merchant", "operator"]
 _SOURCE = "/payments"
 
 
-async def touch(database: Database, payment_id: PaymentId) -> None:
-    """Before a command on a payment of which something is not known, the provider is asked: now, not by the schedule."""
+_TOUCH_S = 3.0
+_LOOK_S = 0.1
+
+
+async def touch(database: Database, payment_id: PaymentId, merchant_id: MerchantId | None = None) -> None:
+    """Before a command on a payment of which something is not known, the provider is asked: now, not by the schedule. Waits a
+    moment for the janitor's answer. With `merchant_id` only that merchant's payments."""
     async with database.transaction() as connection:
-        await store.ask_at_once(connection, payment_id)
+        asked = await store.ask_at_once(connection, payment_id, merchant_id)
+    deadline = monotonic() + _TOUCH_S
+    while asked and monotonic() < deadline:
+        await asyncio.sleep(_LOOK_S)
+        async with database.transaction() as connection:
+            asked = await store.running_attempt(connection, payment_id) is not None
 
 
 async def request(
@@ -45,6 +57,8 @@ async def request(
     payment = await store.lock_payment(unit.connection, payment_id)
     if payment is None or merchant_id not in (None, payment.merchant_id):
         raise Rejected("not-found", "there is no such payment of yours")
+    if kind == "cancel" and amount is not None:
+        raise Rejected("request-invalid", "a payment is cancelled as a whole: leave the amount out")
     if payment.frozen:
         raise Rejected("payment-frozen", "an answer of the provider did not fit this payment", instance=payment.id)
     if (running := await store.running_attempt(unit.connection, payment.id)) is not None:

@@ -57,7 +57,7 @@ class Janitor:
                 raise
             log.error("%s could not be looked after and is put off: %s", due.payment_id, Reason.of(error).detail)  # noqa: TRY400
             async with self._database.transaction() as connection:
-                await store.put_off(connection, due.payment_id, datetime.now(UTC) + service.LEASE)
+                await store.put_off(connection, due.payment_id, datetime.now(UTC) + service.LEASE, self._work.worker)
 
 
 async def run(parts: Parts) -> None:

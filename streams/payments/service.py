@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from schemas.errors import Rejected
 from schemas.money import Money
@@ -20,9 +21,14 @@ from schemas.payments import (
     Unknown,
 )
 
-# While a worker is at it, everybody else keeps away for this long: longer than any call may take.
-LEASE = timedelta(seconds=45)
+# While a worker is at it, everybody else keeps away for this long: longer than waiting for its turn and any call may take, with
+# time to spare for a slow commit. What would not be over in time is not begun: no call takes longer than SUBMIT_TAKES.
+LEASE = timedelta(seconds=60)
 CALL_S = 30.0
+SUBMIT_TAKES = timedelta(seconds=22)
+
+# How often a reservation is looked after, which may end by itself.
+WATCH_EVERY = timedelta(days=1)
 
 # What no worker has taken up by then is the janitor's.
 TAKE_UP_WITHIN = timedelta(seconds=10)
@@ -31,17 +37,18 @@ TAKE_UP_WITHIN = timedelta(seconds=10)
 ASK_AGAIN_AFTER_S = (5.0, 30.0, 300.0, 3600.0, 21_600.0, 86_400.0)
 GIVE_UP_AFTER = timedelta(days=7)
 
-# A request of ours that the provider did not know after this long will not arrive any more.
+# A request of ours that the provider did not know this long after it was last sent will not arrive any more.
 ARRIVES_WITHIN = timedelta(minutes=2)
 
 
 def ask_again_at(
-    outcome: Outcome, asked: int, begun_at: datetime, now: datetime, *, schedule: Sequence[float], ask_every: timedelta
+    outcome: Outcome, asked: int, begun_at: datetime, now: datetime, *, schedule: Sequence[float], ask_every: timedelta | None
 ) -> datetime | None:
-    """When the provider is asked next, or None when a person has to look: it stays unknown, which is the truth."""
+    """When the provider is asked next, or None when a person has to look: it stays unknown, which is the truth. `ask_every`:
+    while the payer is to act, where there is a payer who is."""
     if isinstance(outcome, Mismatched):
         return None
-    if isinstance(outcome, Actionable):
+    if isinstance(outcome, Actionable) and ask_every is not None:
         return now + ask_every
     if now - begun_at > GIVE_UP_AFTER:
         return None
@@ -131,19 +138,42 @@ def must_be_possible(
     return amount
 
 
-def contradiction(kind: str, amount: Money | None, total: Money, captured: Money, state: PaymentState) -> str | None:
-    """What a verified notification says that cannot be, or None. A payment's amount is the whole, or what was captured of it; a
-    refund's (or all refunds' together) is at most that."""
-    if amount is None:
-        return None
-    if kind == "payment":
-        if amount not in (total, captured):
-            return f"the provider's notification says {amount} instead of {total}"
-        if state in _ENDED_WITHOUT_MONEY:
-            return f"the provider's notification says that {amount} was paid, after it had ended as {state}"
-    elif amount.currency != total.currency or total < amount:
-        return f"the provider's notification says {amount} was given back of {total}"
+def contradiction(kind: str, amount: Money | None, note: str | None, payment: "Booked", *, ordered: bool) -> str | None:
+    """What a verified notification says that cannot be, by our books, or None. A payment's amount is the whole, or what was
+    captured of it. `ordered`: a refund may be one that we asked for. A reversal takes back what our books have as moved."""
+    if kind == "reversal":
+        return f"the provider reports {note or 'a reversal'}" if payment.captured.minor else None
+    if kind == "refund":
+        return None if ordered else f"the provider reports a refund{f' of {amount}' if amount else ''} that nobody asked for"
+    if amount is not None and amount not in (payment.total, payment.captured) and not payment.may_be_partial:
+        return f"the provider's notification says {amount} instead of {payment.total}"
     return None
 
 
-_ENDED_WITHOUT_MONEY = {PaymentState.DECLINED, PaymentState.FAILED, PaymentState.CANCELLED, PaymentState.EXPIRED}
+class Booked(Protocol):
+    """What our books say of a payment."""
+
+    @property
+    def total(self) -> Money: ...
+
+    @property
+    def captured(self) -> Money: ...
+
+    @property
+    def state(self) -> PaymentState: ...
+
+    @property
+    def may_be_partial(self) -> bool:
+        """A capture is under way, of which a part may have been taken."""
+        ...
+
+
+def is_to_be_asked_about(kind: str, state: PaymentState) -> bool:
+    """Whether a notification about a payment without a running command is a reason to ask the provider: what was only reserved
+    may have ended by itself, and what ended without money may have been paid after all."""
+    return kind in ("payment", "reversal") and state in WATCHED
+
+
+WATCHED = frozenset(
+    {PaymentState.AUTHORISED, PaymentState.DECLINED, PaymentState.FAILED, PaymentState.CANCELLED, PaymentState.EXPIRED}
+)

@@ -5,7 +5,22 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, DateTime, Row, Text, and_, any_, bindparam, func, insert, or_, select, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Row,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -60,6 +75,7 @@ class StoredAttempt:
     begun_at: datetime | None
     created_at: datetime
     trace: str | None
+    submitted_at: datetime | None = None
 
 
 def _payment(row: Any) -> StoredPayment:
@@ -238,6 +254,7 @@ def _attempt(row: Row[Any]) -> StoredAttempt:
         begun_at=row.begun_at,
         created_at=row.created_at,
         trace=row.trace,
+        submitted_at=row.submitted_at,
     )
 
 
@@ -317,15 +334,62 @@ async def take_back(connection: AsyncConnection, worker: str) -> int:
     return len(taken.all())
 
 
-async def remember_reference(connection: AsyncConnection, attempt_id: AttemptId, reference: str) -> str:
-    """The reference the attempt has from now on: this one, or the one that somebody else was quicker to put on record."""
+def _mine(attempt_id: AttemptId, worker: str) -> ColumnElement[bool]:
+    """Whether the attempt is running, and in this worker's hands: its lease has not ended, and nobody else has taken it up."""
+    return and_(
+        attempts.c.id == attempt_id,
+        attempts.c.ended_at.is_(None),
+        attempts.c.leased_by == worker,
+        attempts.c.next_ask_at > func.now(),
+    )
+
+
+async def remember_reference(connection: AsyncConnection, attempt_id: AttemptId, reference: str, worker: str) -> str | None:
+    """The reference the attempt has from now on: this one, or the one that somebody else was quicker to put on record. None where
+    it is not this worker's any more: then nothing may be submitted."""
     statement = (
         update(attempts)
-        .where(attempts.c.id == attempt_id)
+        .where(_mine(attempt_id, worker))
         .values(reference=func.coalesce(attempts.c.reference, reference))
         .returning(attempts.c.reference)
     )
-    return str((await connection.execute(statement)).scalar_one())
+    found: str | None = (await connection.execute(statement)).scalar_one_or_none()
+    return found
+
+
+async def mark_submission(connection: AsyncConnection, attempt_id: AttemptId, worker: str) -> bool:
+    """Put on record that it is submitted again, now. False where it is not this worker's any more: then it may not be."""
+    statement = update(attempts).where(_mine(attempt_id, worker)).values(submitted_at=func.now()).returning(attempts.c.id)
+    return (await connection.execute(statement)).scalar_one_or_none() is not None
+
+
+async def find_attempt(connection: AsyncConnection, attempt_id: AttemptId) -> StoredAttempt | None:
+    query = (
+        select(attempts, payments.c.total_currency)
+        .join(payments, payments.c.id == attempts.c.payment_id)
+        .where(attempts.c.id == attempt_id)
+    )
+    row = (await connection.execute(query)).one_or_none()
+    return _attempt(row) if row else None
+
+
+async def taking_attempt(connection: AsyncConnection, payment_id: PaymentId) -> StoredAttempt | None:
+    """The attempt that was to take, or reserve, the money."""
+    query = (
+        select(attempts, payments.c.total_currency)
+        .join(payments, payments.c.id == attempts.c.payment_id)
+        .where(attempts.c.payment_id == payment_id, attempts.c.kind == "authorise", attempts.c.reference.is_not(None))
+        .order_by(attempts.c.created_at.desc())
+        .limit(1)
+    )
+    row = (await connection.execute(query)).one_or_none()
+    return _attempt(row) if row else None
+
+
+async def watch_again(connection: AsyncConnection, payment_id: PaymentId, at: datetime | None) -> None:
+    """When the janitor looks again whether a reservation still stands; None: not any more."""
+    taking = and_(attempts.c.payment_id == payment_id, attempts.c.kind == "authorise", attempts.c.ended_at.is_not(None))
+    await connection.execute(update(attempts).where(taking).values(next_ask_at=at))
 
 
 async def record_outcome(
@@ -375,22 +439,27 @@ async def stranded_payments(connection: AsyncConnection, since: datetime, limit:
     return [Due(PaymentId(row.id), JourneyId(row.journey_id), None) for row in await connection.execute(query)]
 
 
-async def put_off(connection: AsyncConnection, payment_id: PaymentId, until: datetime) -> None:
-    """Nobody looks after it again before then."""
+async def put_off(connection: AsyncConnection, payment_id: PaymentId, until: datetime, worker: str) -> None:
+    """Nobody looks after it again before then; what another worker has in hand is left to it."""
+    whose = (attempts.c.leased_by.is_(None), attempts.c.leased_by == worker, attempts.c.next_ask_at <= func.now())
     await connection.execute(
         update(attempts)
-        .where(attempts.c.payment_id == payment_id, attempts.c.next_ask_at.is_not(None))
+        .where(attempts.c.payment_id == payment_id, attempts.c.next_ask_at.is_not(None), or_(*whose))
         .values(next_ask_at=until, leased_by=None)
     )
     touched = update(payments).where(payments.c.id == payment_id, payments.c.state == PaymentState.APPROVED)
     await connection.execute(touched.values(updated_at=func.now()))
 
 
-async def ask_at_once(connection: AsyncConnection, payment_id: PaymentId) -> bool:
-    """The janitor asks about what is not known of this payment in its next round. False where all is known, or it is asked."""
+async def ask_at_once(connection: AsyncConnection, payment_id: PaymentId, merchant_id: MerchantId | None) -> bool:
+    """The janitor asks about what is not known of this payment in its next round, also where it had given up asking. False where
+    all is known, or it is being asked, or the payment is another merchant's."""
+    theirs = select(payments.c.id).where(payments.c.id == payment_id, payments.c.frozen_at.is_(None))
+    if merchant_id is not None:
+        theirs = theirs.where(payments.c.merchant_id == merchant_id)
     waiting = and_(
-        attempts.c.payment_id == payment_id,
-        attempts.c.next_ask_at > func.now(),
+        attempts.c.payment_id.in_(theirs),
+        attempts.c.ended_at.is_(None),
         attempts.c.begun_at.is_not(None),
         attempts.c.leased_by.is_(None),
     )
@@ -454,8 +523,8 @@ async def unclear_payments(connection: AsyncConnection, older_than: timedelta, l
 
 @dataclass(frozen=True)
 class Referred:
-    """A payment that a provider's notification is about. `running`: it has a command that has not ended; `at_work`: a worker is
-    talking to the provider about it now."""
+    """A payment that a provider's notification is about. `running`: the kind of its command that has not ended; `at_work`: a
+    worker is talking to the provider about it now."""
 
     payment_id: PaymentId
     journey_id: JourneyId
@@ -463,8 +532,12 @@ class Referred:
     total: Money
     captured: Money
     frozen: bool
-    running: bool
+    running: str | None
     at_work: bool
+
+    @property
+    def may_be_partial(self) -> bool:
+        return self.running == "capture"
 
 
 _its_running = attempts.alias("running")
@@ -478,7 +551,7 @@ _PAYMENT_OF_REFERENCE = Statement(
         payments.c.total_currency,
         payments.c.captured_minor,
         payments.c.frozen_at,
-        _its_running.c.id.label("running_id"),
+        _its_running.c.kind.label("running_kind"),
         _its_running.c.leased_by,
     )
     .select_from(attempts)
@@ -503,6 +576,8 @@ _ADD_NOTIFICATION = Statement(
         "payment_id",
         "amount_minor",
         "amount_currency",
+        "attempt_id",
+        "note",
         "state",
         "processed_at",
         "occurred_at",
@@ -529,7 +604,7 @@ async def payment_of_reference(connection: AsyncConnection, account_id: AccountI
         total=Money.of(row.total_minor, row.total_currency),
         captured=Money.of(row.captured_minor, row.total_currency),
         frozen=row.frozen_at is not None,
-        running=row.running_id is not None,
+        running=row.running_kind,
         at_work=row.leased_by is not None,
     )
 
@@ -539,7 +614,23 @@ class Notification:
     kind: str
     reference: str
     amount: Money | None
+    attempt_id: str | None
+    note: str | None
     state: str
+
+
+@dataclass(frozen=True)
+class Booked:
+    """See `service.Booked`."""
+
+    total: Money
+    captured: Money
+    state: PaymentState
+    may_be_partial: bool
+
+
+def booked(payment: StoredPayment, running: StoredAttempt | None) -> Booked:
+    return Booked(payment.total, payment.captured, payment.state, running is not None and running.kind == "capture")
 
 
 async def find_notification(connection: AsyncConnection, account_id: AccountId, event_id: str) -> Notification | None:
@@ -547,7 +638,19 @@ async def find_notification(connection: AsyncConnection, account_id: AccountId, 
     if row is None:
         return None
     amount = Money.of(row.amount_minor, row.amount_currency) if row.amount_minor is not None else None
-    return Notification(row.kind, row.reference, amount, row.state)
+    return Notification(row.kind, row.reference, amount, row.attempt_id, row.note, row.state)
+
+
+async def ordered_refund(
+    connection: AsyncConnection, payment_id: PaymentId, attempt_id: str | None, amount: Money | None
+) -> bool:
+    """Whether a refund that a provider reports may be one that we asked for: that very attempt, or any of this amount."""
+    query = select(attempts.c.id).where(attempts.c.payment_id == payment_id, attempts.c.kind == "refund")
+    if attempt_id is not None:
+        query = query.where(attempts.c.id == attempt_id)
+    if amount is not None:
+        query = query.where(attempts.c.amount_minor == amount.minor)
+    return (await connection.execute(query.limit(1))).first() is not None
 
 
 async def add_notification(
@@ -569,6 +672,8 @@ async def add_notification(
         payment_id=payment_id,
         amount_minor=event.amount.minor if event.amount else None,
         amount_currency=event.amount.currency if event.amount else None,
+        attempt_id=event.attempt_id,
+        note=event.note,
         state="processed" if processed_at else "new" if payment_id else "unmatched",
         processed_at=processed_at,
         occurred_at=event.occurred_at,

@@ -57,6 +57,10 @@ _SOURCE = "/payments"
 _GivenUp = Literal["too_late", "not_confirmed_in_time", "denied_party", "payer_missing"]
 
 
+class LeaseLost(Exception):
+    """The attempt may be somebody else's by now: nothing is submitted, and whoever has it goes on."""
+
+
 class Connectors(Protocol):
     def connector(self, account: Account) -> PaymentConnector:
         """The merchant's connector. Raises Misconfigured where its credentials cannot be used."""
@@ -66,15 +70,18 @@ class Connectors(Protocol):
 @dataclass(frozen=True)
 class Plan:
     """What is to be done. `resumed`: somebody began it before, and may have got anywhere. `only_ask`: nothing is submitted,
-    whatever the answer. `by_operator`: a person looks at a frozen payment. `cause`: the event it is for."""
+    whatever the answer. `watching`: the attempt has ended; whether that still holds is asked. `by_operator`: a person looks at a
+    frozen payment. `cause`: the event it is for. The attempt is this worker's until `leased_until`."""
 
     payment: StoredPayment
     attempt: StoredAttempt
     command: Command
     connector: PaymentConnector
     begun_at: datetime
+    leased_until: datetime
     resumed: bool
     only_ask: bool = False
+    watching: bool = False
     by_operator: bool = False
     cause: Event | None = None
 
@@ -82,6 +89,22 @@ class Plan:
     def may_submit_again(self) -> bool:
         """Whether the provider still knows the key, if it ever saw it."""
         return datetime.now(UTC) - self.begun_at < self.connector.capabilities.key_memory
+
+    @property
+    def submitted_lately(self) -> bool:
+        """Whether an earlier request of this attempt may still be on its way."""
+        last = self.attempt.submitted_at or self.begun_at
+        return self.resumed and datetime.now(UTC) - last < service.ARRIVES_WITHIN
+
+    def waited_too_long(self, found: Actionable) -> bool:
+        """Whether the payer, who was to act, has not in time."""
+        waited = (datetime.now(UTC) - self.begun_at).total_seconds()
+        return isinstance(self.command, Authorise) and not self.only_ask and waited > found.within_s
+
+    @property
+    def must_hurry(self) -> bool:
+        """The lease would not outlast another call."""
+        return datetime.now(UTC) + service.SUBMIT_TAKES > self.leased_until
 
 
 class PaymentWork:
@@ -121,6 +144,8 @@ class PaymentWork:
             return None
         running, now = attempt, datetime.now(UTC)
         if attempt is None:
+            if payment.state in service.WATCHED and (only_if_due or only_ask) and not by_operator:
+                return await self._watch(payment, unit, now, cause)
             if payment.state is not PaymentState.APPROVED or only_ask:
                 return None
         elif only_ask:
@@ -143,9 +168,30 @@ class PaymentWork:
             command=self._command(payment, attempt, reference),
             connector=connector,
             begun_at=attempt.begun_at or now,
+            leased_until=now + service.LEASE,
             resumed=attempt.begun_at is not None,
             only_ask=only_ask,
             by_operator=by_operator,
+            cause=cause,
+        )
+
+    async def _watch(self, payment: StoredPayment, unit: Transaction, now: datetime, cause: Event | None) -> Plan | None:
+        """Ask whether what ended still holds: a reservation may end by itself, what was given up may have been paid after all."""
+        attempt = await store.taking_attempt(unit.connection, payment.id)
+        if attempt is None:
+            return None
+        if payment.state is PaymentState.AUTHORISED:
+            await store.watch_again(unit.connection, payment.id, now + service.WATCH_EVERY)
+        return Plan(
+            payment=payment,
+            attempt=attempt,
+            command=self._command(payment, attempt, attempt.reference),
+            connector=self._connector(payment),
+            begun_at=attempt.begun_at or now,
+            leased_until=now + service.LEASE,
+            resumed=True,
+            only_ask=True,
+            watching=True,
             cause=cause,
         )
 
@@ -228,33 +274,55 @@ class PaymentWork:
                 return Pending(reference=None)  # nothing moved; the janitor tries again
             if not isinstance(opened, Opened):
                 return opened
-            reference = opened.reference
+            reference: str | None = opened.reference
             if command.reference is None:
                 async with self._database.transaction() as connection:
-                    reference = await store.remember_reference(connection, plan.attempt.id, opened.reference)
+                    reference = await store.remember_reference(connection, plan.attempt.id, opened.reference, self.worker)
+            if reference is None:
+                raise LeaseLost(plan.attempt.id)
             command = command.model_copy(update={"reference": reference})
             # A worker that was believed dead may have opened it as well. What it put on record counts; ours is never submitted.
             resumed = reference != opened.reference
         assert command.reference is not None
         if resumed:
             found = await connector.fetch(command.reference, command)
-            if isinstance(found, Actionable) and (datetime.now(UTC) - plan.begun_at).total_seconds() > found.within_s:
-                return found if plan.only_ask else await self._give_up(plan, command, "not_confirmed_in_time")
+            if isinstance(found, Actionable) and plan.waited_too_long(found):
+                return await self._give_up(plan, command, "not_confirmed_in_time")
             if not isinstance(found, NotSubmitted) or plan.only_ask:
                 return found
-            if reason := self._why_not(plan):
+        if reason := self._why_not(plan):
+            if isinstance(command, Authorise):
                 return await self._give_up(plan, command, reason)
-            if not plan.may_submit_again:
-                return RefusedByProvider(reference=command.reference, code="never_submitted", message="it never arrived")
-        return await connector.submit(command, plan.attempt.id)
+            return RefusedByProvider(reference=command.reference, code=reason, message="it was not sent")
+        if resumed and not plan.may_submit_again:
+            return RefusedByProvider(reference=command.reference, code="never_submitted", message="it never arrived")
+        if plan.must_hurry:
+            raise LeaseLost(plan.attempt.id)
+        if not resumed:
+            return await connector.submit(command, plan.attempt.id)
+        return await self._submit_again(plan, command)
+
+    async def _submit_again(self, plan: Plan, command: Command) -> Outcome:
+        """As the first time, and on record. A refusal may come of an earlier request that is still on its way: it counts only
+        when nothing can be on its way any more."""
+        async with self._database.transaction() as connection:
+            if not await store.mark_submission(connection, plan.attempt.id, self.worker):
+                raise LeaseLost(plan.attempt.id)
+        outcome = await plan.connector.submit(command, plan.attempt.id)
+        if isinstance(outcome, Declined | RefusedByProvider) and plan.submitted_lately:
+            reason = f"refused ({outcome.code}) while an earlier request may be on its way"
+            return Unknown(reference=command.reference, reason=reason)
+        return outcome
 
     def _why_not(self, plan: Plan) -> _GivenUp | None:
-        """Why money must not begin to move now, or None. What has moved can always be taken, cancelled and given back."""
+        """Why no money must begin to move to the merchant now, or None. What has moved can always be cancelled and given back."""
         payment, command = plan.payment, plan.command
-        if not isinstance(command, Authorise):
+        if not isinstance(command, Authorise | Capture):
             return None
         if self._denied.includes(payment.payee, payment.merchant_id, payment.device_id):
             return "denied_party"
+        if isinstance(command, Capture):
+            return None
         if not command.payer.payment_method:
             return "payer_missing"
         return "too_late" if datetime.now(UTC) > payment.submit_by else None
@@ -273,7 +341,7 @@ class PaymentWork:
         match outcome:
             case Cancelled():
                 return outcome.model_copy(update={"reason": reason})
-            case NotSubmitted() if datetime.now(UTC) - plan.begun_at > service.ARRIVES_WITHIN:
+            case NotSubmitted() if not plan.submitted_lately:
                 return Cancelled(reference=command.reference, reason=reason)  # and what never arrived cannot arrive any more
             case Declined() | Mismatched():
                 return outcome
@@ -287,12 +355,14 @@ class PaymentWork:
     async def settle(self, plan: Plan, outcome: Outcome, unit: Transaction) -> None:
         """Record what is known now. Does nothing where another has settled the attempt meanwhile, or the payment was frozen."""
         payment, attempt = await store.current(unit, plan.payment.id)
-        if payment is None or attempt is None or attempt.id != plan.attempt.id:
-            return
-        if payment.frozen and not plan.by_operator:
-            return
+        if payment is None or (payment.frozen and not plan.by_operator):
+            return None
+        if plan.watching:
+            return await self._settle_watch(plan, payment, attempt, outcome, unit)
+        if attempt is None or attempt.id != plan.attempt.id:
+            return await self._settle_too_late(plan, payment, outcome, unit)
         if plan.only_ask and not service.is_final(outcome) and not isinstance(outcome, Mismatched):
-            return  # whoever is at it, or the janitor's schedule, goes on as before
+            return None  # whoever is at it, or the janitor's schedule, goes on as before
         now = datetime.now(UTC)
         final = service.is_final(outcome)
         if isinstance(outcome, Mismatched):
@@ -305,11 +375,43 @@ class PaymentWork:
             plan.begun_at,
             now,
             schedule=self._schedule,
-            ask_every=plan.connector.capabilities.ask_every,
+            ask_every=plan.connector.capabilities.ask_every if attempt.kind == "authorise" else None,
         )
+        if not final and ask_at is None and not isinstance(outcome, Mismatched):
+            log.error("%s: nobody asks about its %s any more; a person has to look", payment.id, attempt.kind)
+            metrics.count("augenblick.payments.given_up", provider=payment.provider)
         await store.record_outcome(unit.connection, attempt.id, outcome, final=final, ask_at=ask_at, now=now)
         change = service.change(attempt.kind, outcome, payment.state, payment.captured, payment.refunded)
         await self._apply(unit, payment, attempt, change, outcome, now, plan.cause)
+        if final and PaymentState.AUTHORISED in (change.state, payment.state):
+            reserved = (change.state or payment.state) is PaymentState.AUTHORISED
+            await store.watch_again(unit.connection, payment.id, now + service.WATCH_EVERY if reserved else None)
+        return None
+
+    async def _settle_too_late(self, plan: Plan, payment: StoredPayment, outcome: Outcome, unit: Transaction) -> None:
+        """The attempt has ended without this answer. If it says that money moved, and our books do not, a person has to look."""
+        ended = await store.find_attempt(unit.connection, plan.attempt.id)
+        if isinstance(outcome, Succeeded) and ended is not None and ended.outcome != outcome.kind:
+            await self._freeze(unit, payment, f"its {ended.kind} succeeded after it had ended as {ended.outcome}")
+
+    async def _settle_watch(
+        self, plan: Plan, payment: StoredPayment, attempt: StoredAttempt | None, outcome: Outcome, unit: Transaction
+    ) -> None:
+        if attempt is not None or payment.state is not plan.payment.state:
+            return  # something has begun, or ended, meanwhile
+        now = datetime.now(UTC)
+        reserved = payment.state is PaymentState.AUTHORISED
+        match outcome:
+            case Mismatched(reason=reason):
+                await self._freeze(unit, payment, reason)
+            case Succeeded() if reserved and outcome.captured:
+                await self._freeze(unit, payment, "the provider took what was reserved, and nobody had asked for it")
+            case Succeeded() if not reserved:
+                await self._freeze(unit, payment, f"the provider says it was paid, and it had ended as {payment.state}")
+            case Cancelled() if reserved:
+                change = Change(PaymentState.EXPIRED, "reservation_ended")
+                await self._apply(unit, payment, plan.attempt, change, outcome, now, plan.cause)
+                await store.watch_again(unit.connection, payment.id, None)
 
     async def end(self, payment: StoredPayment, attempt: StoredAttempt, outcome: Outcome, unit: Transaction) -> None:
         """End the running attempt with a final outcome that a person has learned elsewhere, and thaw the payment. The caller has
@@ -331,7 +433,7 @@ class PaymentWork:
     async def freeze_if_contradicted(self, payment_id: PaymentId, contradicts: "Contradicts", unit: Transaction) -> bool:
         """Freeze a payment that a verified notification contradicts. True where it does."""
         payment, attempt = await store.current(unit, payment_id)
-        reason = contradicts(payment) if payment else None
+        reason = contradicts(payment, attempt) if payment else None
         if payment is None or reason is None:
             unit.prepared[payment_id] = payment, attempt  # as it was
             return False
@@ -388,7 +490,7 @@ class PaymentWork:
 
 
 class Contradicts(Protocol):
-    def __call__(self, payment: StoredPayment) -> str | None: ...
+    def __call__(self, payment: StoredPayment, running: StoredAttempt | None) -> str | None: ...
 
 
 def announce(

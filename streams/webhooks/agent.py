@@ -59,6 +59,6 @@ async def run(parts: Parts) -> None:
         topics=(PAYMENTS_EVENTS,),
         handling=Transactional("webhooks", parts.database(), fan_out, about=_about, prepare=_lock),
         event_types=service.EVENT_TYPES,
-        window=parts.settings.window,
+        window=parts.settings.group_window,
     )
     await run_consumer(consumer, parts)

@@ -93,3 +93,9 @@ async def test_the_database_is_away_for_ten_seconds_and_nothing_is_lost(arena: A
 
 async def test_the_broker_is_away_for_ten_seconds_and_nothing_is_lost(arena: Arena) -> None:
     await survive(arena, "kafka")
+
+
+async def test_a_worker_whose_group_nobody_coordinates_ends_and_can_be_started_again(arena: Arena) -> None:
+    """It would otherwise wait for ever, alive and idle: the client library gives its group up without telling anybody."""
+    topic = arena.new_topic()
+    assert await arena.run("tests.chaos.workers.uncoordinated", topic.name, within_s=30) == 1

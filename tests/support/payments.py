@@ -58,6 +58,7 @@ class Provider:
     capabilities: PaymentCapabilities = CAPABILITIES
     lose_answers: int = 0
     refuse_connections: int = 0
+    next_reference: str | None = None
     decline: bool = False
     decline_refunds: bool = False
     wants_confirmation: bool = False
@@ -77,11 +78,14 @@ class Provider:
     async def close(self) -> None:
         return None
 
+    async def refresh(self) -> bool:
+        return False
+
     async def open(self, command: Authorise, key: str) -> Opened | RefusedByProvider:
         if self.refuse_connections:
             self.refuse_connections -= 1
             raise Retryable("connection refused")
-        reference = key if self.capabilities.reference_is_key else f"ref_{uuid4().hex}"
+        reference = key if self.capabilities.reference_is_key else self.next_reference or f"ref_{uuid4().hex}"
         self.opened.append(reference)
         return Opened(reference=reference)
 

@@ -10,7 +10,7 @@ import re
 import zipfile
 import zlib
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from io import BytesIO
 from zoneinfo import ZoneInfo
 
@@ -33,6 +33,8 @@ PAYMENT, REFUND = "交易", "退款"
 _MOST_FILES = 20
 _MOST_BYTES = 256 * 1024 * 1024
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", re.ASCII)
+# What Python takes for a number is more: `1_0.00`, `1e2`.
+_YUAN = re.compile(r"-?[0-9]{1,12}(?:\.[0-9]{1,2})?", re.ASCII)
 _BEFORE_TITLE, _FROM_TIMES = 3, 4
 _UNPACKING = (
     zipfile.BadZipFile,
@@ -121,6 +123,8 @@ def _line(row: dict[str, str]) -> StatementLine | None:
     if kind not in {PAYMENT, REFUND}:
         raise NotABill("one of its lines is neither a payment nor a refund")
     try:
+        if not _YUAN.fullmatch(row["订单金额（元）"]):
+            raise NotABill("one of its lines has an amount that cannot be read")
         amount = Money.from_major(abs(Decimal(row["订单金额（元）"])), "CNY")
         if amount.minor == 0:
             return None
@@ -137,5 +141,5 @@ def _line(row: dict[str, str]) -> StatementLine | None:
             amount=amount,
             occurred_at=occurred_at,
         )
-    except (InvalidOperation, ValueError):
+    except ValueError:
         raise NotABill("one of its lines has an amount or a moment that cannot be read") from None

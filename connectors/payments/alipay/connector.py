@@ -4,6 +4,7 @@ Alipay makes a trade of one number once, whatever is repeated; so a payment whos
 never paid again under another. Refunds have numbers of their own, the attempts' ids. Cancellations and refunds look first.
 """
 
+import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from schemas.payments import (
     Cancel,
     Capture,
     Command,
+    Declined,
     Mismatched,
     NotSubmitted,
     Opened,
@@ -51,11 +53,10 @@ _NOBODYS_TRADE = "augenblick_check"
 
 
 class _Lost(Exception):
-    """No answer that can be believed. `sent` is false where the request surely never left."""
+    """No answer that can be believed."""
 
-    def __init__(self, reason: str, *, sent: bool = True, retry_after_s: float | None = None) -> None:
+    def __init__(self, reason: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(reason)
-        self.sent = sent
         self.retry_after_s = retry_after_s
 
 
@@ -93,7 +94,7 @@ class AlipayConnector:
 
     @property
     def account(self) -> str:
-        return self._account.app_id
+        return f"{self._account.app_id}/{self._account.seller_id}"
 
     async def close(self) -> None:
         await self._http.close()
@@ -105,7 +106,7 @@ class AlipayConnector:
             if codes.is_about_credentials(answered.code):
                 raise self._not_accepted(answered.code) from None
             raise Misconfigured(
-                f"Alipay's answer for app {self.account} cannot be verified ({answered}). Check alipay_public_key or "
+                f"Alipay's answer for app {self._account.app_id} cannot be verified ({answered}). Check alipay_public_key or "
                 "alipay_certificate: it is Alipay's, not the app's."
             ) from None
         except _Lost as lost:
@@ -150,12 +151,29 @@ class AlipayConnector:
         call, content = mapping.payment(
             command, seller_id=self._account.seller_id, agreement_product=self._account.agreement_product
         )
+        if call is Call.PRECREATE:
+            # Only the answer has the code that the payer is to scan: where it was lost, once more. Alipay makes one code for a
+            # trade's number, however often it is asked, and no money moves before somebody scans it.
+            try:
+                async with asyncio.timeout(self._deadlines.total / 3):
+                    first = await self._pay_once(call, content, command, reference)
+                if not isinstance(first, Unknown):
+                    return first
+            except TimeoutError:
+                pass
+        return await self._pay_once(call, content, command, reference)
+
+    async def _pay_once(self, call: Call, content: Mapping[str, Any], command: Authorise, reference: str) -> Outcome:
         try:
             answer = await self._call(call, content, notify=True)
         except _Lost as lost:
             return Unknown(reference=reference, reason=str(lost))
         if answer.code:
             outcome = mapping.error(call, answer, reference)
+            if isinstance(outcome, Declined | RefusedByProvider):
+                # It may be refused because it was done before: a payment code that our own first request has used up is not
+                # valid any more. No refusal counts before Alipay knows no such trade.
+                return await self._ask_for_trade(command, reference, missing=outcome)
         elif call is Call.PRECREATE and not answer.waiting:
             outcome = mapping.read_precreated(answer, command)
         else:
@@ -163,8 +181,7 @@ class AlipayConnector:
         if outcome is not None:
             return outcome
         # What Alipay says of a trade that is there, or that it does not say enough of, the trade itself must show.
-        seen = await self._ask_for_trade(command, reference)
-        return mapping.unclear(answer, reference) if isinstance(seen, NotSubmitted) else seen
+        return await self._ask_for_trade(command, reference, missing=mapping.unclear(answer, reference))
 
     async def _cancel(self, command: Cancel) -> Outcome:
         before = await self._ask_for_trade(command, command.reference)
@@ -204,13 +221,14 @@ class AlipayConnector:
             return after
         return outcome or mapping.unclear(answer, command.reference)
 
-    async def _ask_for_trade(self, command: Authorise | Cancel, reference: str) -> Outcome:
+    async def _ask_for_trade(self, command: Authorise | Cancel, reference: str, *, missing: Outcome | None = None) -> Outcome:
+        """`missing`: what it means that Alipay knows no such trade, where that is known better than from the command alone."""
         try:
             answer = await self._call(Call.QUERY, {"out_trade_no": reference})
         except _Lost as lost:
             return Unknown(reference=reference, reason=str(lost))
         if codes.verdict(Call.QUERY, answer.code) is Verdict.NOT_FOUND:
-            return mapping.not_found(command, reference)
+            return missing or mapping.not_found(command, reference)
         if answer.code or answer.waiting:
             return mapping.unclear(answer, reference)
         return mapping.read_trade(answer, command, reference, seller_id=self._account.seller_id)
@@ -260,6 +278,10 @@ class AlipayConnector:
             raise _refused_notification("is for another app")
         if fields.get("notify_type") == "trade_status_sync" and fields.get("seller_id") != self._account.seller_id:
             raise _refused_notification("is for another seller's account")
+
+    async def refresh(self) -> bool:
+        """Alipay's key and certificate change with the credentials only."""
+        return False
 
     def acknowledgement(self) -> tuple[int, str, bytes]:
         return 200, "text/plain", b"success"
@@ -405,15 +427,15 @@ class AlipayConnector:
         except OutcomeUnknown:
             raise _Lost("no complete answer came from Alipay") from None
         except (Retryable, Rejected):
-            raise _Lost("no connection to Alipay", sent=False) from None
+            raise _Lost("no connection to Alipay") from None
         if answer.truncated or answer.status >= 500:
             raise _no_use(answer)
         return answer
 
     def _not_accepted(self, code: str) -> Misconfigured:
         return Misconfigured(
-            f"Alipay does not accept the credentials of app {self.account} ({code}). Check app_id, private_key, protocol and, "
-            "with certificates, app_certificate, in the open platform's console."
+            f"Alipay does not accept the credentials of app {self._account.app_id} ({code}). Check app_id, private_key, protocol "
+            "and, with certificates, app_certificate, in the open platform's console."
         )
 
 

@@ -50,7 +50,8 @@ _AGREEMENT = re.compile(r"agreement:([A-Za-z0-9_]{1,64})", re.ASCII)
 _AUTH_CODE = re.compile(r"auth_code:((?:2[5-9]|30)[0-9]{14,22})", re.ASCII)
 _BUYER = re.compile(r"2088[0-9]{12}", re.ASCII)
 _CODE = re.compile(r"[A-Za-z0-9._-]{1,80}", re.ASCII)
-_QR = re.compile(r"https?://[\x21-\x7e]{1,500}", re.ASCII)
+_AMOUNT = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,2})?", re.ASCII)
+_QR = re.compile(r"https://[\x21-\x7e]{1,500}", re.ASCII)
 # What Alipay does not take in a title, and what would shift the columns of its bill.
 _NOT_IN_A_TITLE = re.compile(r"[/=&,\x00-\x1f\x7f]")
 _PAID = frozenset({"TRADE_SUCCESS", "TRADE_FINISHED"})
@@ -144,10 +145,11 @@ def to_alipay(money: Money) -> str:
 
 
 def from_alipay(amount: object) -> Money:
-    """Raises ValueError where it is not an amount in yuan."""
-    if not isinstance(amount, str | Decimal | int) or isinstance(amount, bool) or len(str(amount)) > 20:
+    """Raises ValueError where it is not an amount in yuan: digits, and at most two after a point. What Python takes for a number
+    is more (`1_0.00`, `1e2`)."""
+    if not isinstance(amount, str | Decimal | int) or isinstance(amount, bool) or not _AMOUNT.fullmatch(str(amount)):
         raise ValueError("not an amount")
-    return Money.from_major(amount, CURRENCY)
+    return Money.from_major(Decimal(amount), CURRENCY)
 
 
 def title(text: str) -> str:
@@ -195,7 +197,8 @@ def v3_answer(status: int, content: Json) -> Answer:
 
 
 def error(call: Call, answer: Answer, reference: str) -> Outcome | None:
-    """What an error says of a call that moves money; None where the trade has to be asked (or there is none)."""
+    """What an error says of a call that moves money; None where only the trade can tell (or there is none). A refusal is one of
+    this request only: what an earlier one did, the trade has to be asked for all the same."""
     said = verdict(call, answer.code)
     if said is Verdict.DECLINED:
         return Declined(reference=reference, code=answer.code, message="The payer's wallet, bank or agreement did not allow it.")
@@ -304,7 +307,9 @@ def read_notification(fields: Mapping[str, str]) -> ProviderEvent | None:
         event_id=fields["notify_id"],
         kind="refund" if is_refund else "payment",
         reference=fields["out_trade_no"],
+        attempt_id=(fields.get("out_biz_no") or None) if is_refund else None,
         amount=from_alipay(fields["total_amount"]) if paid else None,
+        note=_clean(fields.get("trade_status")) if fields.get("trade_status") else None,
         occurred_at=moment(fields.get("gmt_refund" if is_refund else "gmt_payment") or fields["notify_time"]),
     )
 

@@ -115,7 +115,7 @@ class StripeConnector:
                 "webhooks."
             )
         if account is not None and not _ACCOUNT.fullmatch(account):
-            raise Misconfigured("Stripe's `account` is not one: give the account's id, acct_…, or leave it out.")
+            raise Misconfigured("Stripe's `account` is not one: give the account's id, acct_…")
         if return_url is None and address is None:
             raise Misconfigured(
                 "Stripe's `return_url` is missing: give the page a payer sees after authenticating with the bank, https://…"
@@ -247,6 +247,10 @@ class StripeConnector:
         except _UNREADABLE:
             raise Rejected("message-malformed", "The Stripe webhook cannot be read.") from None
         return [] if event is None else [event]
+
+    async def refresh(self) -> bool:
+        """The webhook's secret changes with the credentials only."""
+        return False
 
     def acknowledgement(self) -> tuple[int, str, bytes]:
         return 200, "application/json", b'{"received":true}'

@@ -15,7 +15,7 @@ Currencies with other than two digits in ISO that Stripe does not list are refus
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from connectors.payments.stripe import codes
 from connectors.payments.stripe.codes import Verdict
@@ -52,6 +52,8 @@ Json = Mapping[str, Any]
 
 # Stripe's ids of customers, means of payment and keys, and anything as long as a card number.
 _SECRET = re.compile(r"\b(?:cus|pm|card|src|tok|ba|seti|sk|rk|pk|whsec)_\w+|\bpi_\w+_secret_\w+|\d(?:[ -]?\d){11,}")
+_EVENT_TYPE = re.compile(r"[a-z_.]{1,80}", re.ASCII)
+_MOST_LETTERS = 200
 
 
 class NotRepresentable(ValueError):
@@ -270,19 +272,32 @@ def read_event(event: Json, *, live: bool, account: str | None) -> ProviderEvent
     return ProviderEvent(
         provider=NAME,
         event_id=event["id"],
-        kind="refund" if kind.startswith(("refund.", "charge.refund")) else "payment",
+        kind=_kind_of_event(kind, about),
         reference=reference,
+        # A Charge's is that of the payment, whatever the event is about.
+        attempt_id=attempt_of(about) if about.get("object") == "refund" else None,
         amount=_amount_of_event(kind, about),
+        note=kind if _EVENT_TYPE.fullmatch(kind) else None,
         occurred_at=datetime.fromtimestamp(event["created"], UTC),
     )
 
 
+def _kind_of_event(kind: str, about: Json) -> Literal["payment", "refund", "reversal"]:
+    """A refund may fail after it succeeded: the bank sends the money back. A dispute takes it, whatever we think of it."""
+    if kind.startswith("charge.dispute."):
+        return "reversal"
+    if kind.startswith(("refund.", "charge.refund")):
+        failed = about.get("object") == "refund" and about.get("status") == "failed"
+        return "reversal" if failed or kind == "refund.failed" else "refund"
+    return "payment"
+
+
 def _amount_of_event(kind: str, about: Json) -> Money | None:
-    """What moved, where the event is about one movement. `charge.refunded` has the sum of all refunds only. How much of a
-    reservation should be taken, a capture says that may still be on its way: only who asks about it can compare."""
+    """What moved, or is disputed, where the event is about one movement. `charge.refunded` has the sum of all refunds only. How
+    much of a reservation should be taken, a capture says that may still be on its way: only who asks about it can compare."""
     if kind == "payment_intent.succeeded" and about.get("capture_method") != "manual":
         field = "amount_received"
-    elif about.get("object") == "refund" and about.get("status") == "succeeded":
+    elif about.get("object") == "dispute" or (about.get("object") == "refund" and about.get("status") == "succeeded"):
         field = "amount"
     else:
         return None
@@ -322,7 +337,7 @@ def _is_release(refund: Json, charge: Json) -> bool:
 def attempt_of(movement: Json) -> str | None:
     """The id of our attempt that a Charge or Refund was made by."""
     found = _metadata(movement).get("attempt_id")
-    return found if isinstance(found, str) else None
+    return found if isinstance(found, str) and len(found) <= _MOST_LETTERS else None
 
 
 def _line(kind: str, movement: Json, amount: Money, reference: str) -> StatementLine | None:

@@ -95,7 +95,7 @@ class WechatPayConnector:
 
     @property
     def account(self) -> str:
-        return self._account.mchid
+        return f"{self._account.mchid}/{self._account.appid}"
 
     async def close(self) -> None:
         await self._http.close()
@@ -176,6 +176,14 @@ class WechatPayConnector:
             raise Rejected("message-malformed", "The notification of WeChat Pay cannot be read.") from None
         return [] if event is None else [event]
 
+    async def refresh(self) -> bool:
+        """Where WeChat Pay's keys are certificates, those that it has now. A public key is never replaced that way."""
+        if not self._account.certificates:
+            return False
+        known = dict(self._keys)
+        await self._refresh()
+        return self._keys != known
+
     def acknowledgement(self) -> tuple[int, str, bytes]:
         return 200, "application/json", b'{"code":"SUCCESS"}'
 
@@ -218,8 +226,9 @@ class WechatPayConnector:
             return mapping.read_order(answer.data, command, account.mchid, account.appid)
         return self._to_be_confirmed(answer.data, reference)
 
-    async def _after_refusal(self, command: Authorise | Cancel, code: str, reference: str) -> Outcome:
-        """It may be refused because it was done before, whatever the refusal says: the order knows."""
+    async def _after_refusal(self, command: Authorise | Cancel | Refund, code: str, reference: str) -> Outcome:
+        """It may be refused because it was done before, or is being done, whatever the refusal says: the order, or the refund,
+        knows."""
         if mapping.verdict(code) is mapping.Verdict.UNSURE:
             return Unknown(reference=reference, reason=f"WeChat Pay answered {code}")
         after = await self.fetch(reference, command)
@@ -278,7 +287,7 @@ class WechatPayConnector:
         answer = await self._call("POST", REFUNDS, mapping.refund(command, self._notify_url))
         if answer.good:
             return mapping.read_refund(answer.data, command)
-        return mapping.refused(mapping.error_code(answer.data), command)
+        return await self._after_refusal(command, mapping.error_code(answer.data), command.reference)
 
     # Calls.
 

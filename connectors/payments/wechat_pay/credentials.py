@@ -62,18 +62,19 @@ class Account:
     platform_keys: PlatformKeys = field(repr=False)
 
 
-def load(given: Mapping[str, str], now: datetime | None = None) -> Account:
-    """Raises Misconfigured, naming the field and never its value."""
+def load(given: Mapping[str, str], now: datetime | None = None, *, strict: bool = True) -> Account:
+    """Raises Misconfigured, naming the field and never its value. Without `strict`, for an account that is in use, it is no fault
+    that certificates have expired; they are no keys, then, either."""
     now = now or datetime.now(UTC)
     read = parse(WechatPayCredentials, NAME, given)
     private_key = _private_key(read.private_key.get_secret_value())
     serial_no = read.serial_no.upper()
-    if read.certificate is not None:
+    if read.certificate is not None and strict:
         _check_own_certificate(read.certificate, private_key, serial_no, now)
     api_v3_key = read.api_v3_key.get_secret_value().encode()
     if len(api_v3_key) != 32:
         raise _wrong("api_v3_key", "it must have exactly 32 bytes")
-    keys = _platform_keys(read, now)
+    keys = _platform_keys(read, now, strict=strict)
     return Account(
         mchid=read.mchid,
         appid=read.appid,
@@ -110,7 +111,7 @@ def usable_certificate(pem: bytes, now: datetime) -> tuple[tuple[str, ...], Plat
     return serials, PlatformKey(key, certificate.not_valid_after_utc)
 
 
-def _platform_keys(read: WechatPayCredentials, now: datetime) -> PlatformKeys:
+def _platform_keys(read: WechatPayCredentials, now: datetime, *, strict: bool) -> PlatformKeys:
     if (read.platform_public_key is None) != (read.platform_public_key_id is None):
         raise _wrong("platform_public_key", "give both it and platform_public_key_id, or neither")
     if read.platform_public_key is None and read.platform_certificates is None:
@@ -119,12 +120,13 @@ def _platform_keys(read: WechatPayCredentials, now: datetime) -> PlatformKeys:
     if read.platform_public_key is not None and read.platform_public_key_id is not None:
         keys[read.platform_public_key_id] = PlatformKey(_public_key(read.platform_public_key))
     if read.platform_certificates is not None:
-        keys |= _certificates(read.platform_certificates, now)
+        keys |= _certificates(read.platform_certificates, now, strict=strict)
     return keys
 
 
-def _certificates(pem: str, now: datetime) -> dict[str, PlatformKey]:
-    """Those that are valid now; while WeChat Pay changes its certificate the old one may have expired already."""
+def _certificates(pem: str, now: datetime, *, strict: bool) -> dict[str, PlatformKey]:
+    """Those that are valid now; while WeChat Pay changes its certificate the old one may have expired already. With `strict`
+    there must be one."""
     found = _CERTIFICATE.findall(pem)
     if not found or len(found) > MAX_CERTIFICATES:
         raise _wrong("platform_certificates", f"it must be 1 to {MAX_CERTIFICATES} certificates in PEM")
@@ -139,7 +141,7 @@ def _certificates(pem: str, now: datetime) -> dict[str, PlatformKey]:
             reasons.append(str(error))
         else:
             keys |= dict.fromkeys(serials, key)
-    if not keys:
+    if not keys and strict:
         raise _wrong("platform_certificates", f"{reasons[0]}. Download the current one from the merchant platform")
     return keys
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import Enum
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -378,6 +378,9 @@ def _mapping(answer: Json, name: str) -> Json:
 # Notifications.
 
 
+_REFUND_FAILED = frozenset({"REFUND.ABNORMAL", "REFUND.CLOSED"})
+
+
 class Unreadable(ValueError):
     """Verified, and still not what is documented."""
 
@@ -404,9 +407,12 @@ def read_event(notification: Json, resource: Json, mchid: str, appid: str) -> Pr
         return ProviderEvent(
             provider=NAME,
             event_id=notification["id"],
-            kind="refund" if about_refund else "payment",
+            # A refund that failed may have been taken for one that succeeded, or still be repaired by a person.
+            kind="reversal" if kind in _REFUND_FAILED else "refund" if about_refund else "payment",
             reference=resource["out_trade_no"],
+            attempt_id=resource.get("out_refund_no") if about_refund else None,
             amount=_notified_amount(resource, "refund" if about_refund else "total") if happened else None,
+            note=kind,
             occurred_at=datetime.fromisoformat(notification["create_time"]),
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -425,6 +431,7 @@ _TIME, _MCHID, _ORDER, _STATE = "交易时间", "商户号", "商户订单号", 
 _UNIT, _PAID_TOTAL, _REFUND_NO, _REFUNDED = "货币种类", "订单金额", "商户退款单号", "申请退款金额"
 _SUMMARY = "总交易单数"
 MAX_BILL_LINES = 200_000
+_YUAN = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,2})?", re.ASCII)
 
 
 def read_bill(text: str, mchid: str) -> Sequence[StatementLine]:
@@ -452,6 +459,13 @@ def _fields(line: str) -> list[str]:
     return [field.strip() for field in line[1:].split(",`")]
 
 
+def _decimal(text: str) -> Decimal:
+    """What Python takes for a number is more than what a bill may have: `1_0.00`, `1e2`."""
+    if not _YUAN.fullmatch(text):
+        raise ValueError("not an amount")
+    return Decimal(text)
+
+
 def _line(heading: Sequence[str], fields: Sequence[str], mchid: str) -> StatementLine:
     row = dict(zip(heading, fields, strict=False))
     if len(fields) != len(heading) or row[_MCHID] != mchid:
@@ -460,7 +474,7 @@ def _line(heading: Sequence[str], fields: Sequence[str], mchid: str) -> Statemen
     if not given_back and row[_STATE] != "SUCCESS":
         raise Unreadable("a line of the bill has a state that is not documented")
     try:
-        amount = Money.from_major(Decimal(row[_REFUNDED if given_back else _PAID_TOTAL]), row[_UNIT])
+        amount = Money.from_major(_decimal(row[_REFUNDED if given_back else _PAID_TOTAL]), row[_UNIT])
         # A reversed payment is given back under no number of ours; an unused field has a zero.
         refund_no = row[_REFUND_NO] if row[_REFUND_NO] not in {"", "0"} else None
         return StatementLine(
@@ -470,5 +484,5 @@ def _line(heading: Sequence[str], fields: Sequence[str], mchid: str) -> Statemen
             amount=amount,
             occurred_at=datetime.strptime(row[_TIME], "%Y-%m-%d %H:%M:%S").replace(tzinfo=ZONE),
         )
-    except (InvalidOperation, ValueError) as error:
+    except ValueError as error:
         raise Unreadable("a line of the bill cannot be read") from error

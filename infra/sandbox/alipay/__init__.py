@@ -85,6 +85,15 @@ def credentials(address: str, protocol: Protocol = "v1") -> dict[str, str]:
 async def seed_payer(address: str, kind: Literal["ok", "declined", "needs_action"] = "ok") -> Payer:
     """A new payer: one who agreed to be charged, one who did but has no money, or one whose phone shows a code and asks. Such a
     code is good for one trade, as Alipay's are."""
+    return await _new_payer(address, kind)
+
+
+async def by_code(address: str) -> Payer:
+    """A new payer whose phone shows a code that pays at once, for one trade."""
+    return await _new_payer(address, "code")
+
+
+async def _new_payer(address: str, kind: str) -> Payer:
     async with _client(address) as client:
         made = (await client.post(f"{PATH}/payers", json={"kind": kind})).raise_for_status().json()
     return Payer(provider="alipay", customer=made["customer"], payment_method=made["payment_method"])

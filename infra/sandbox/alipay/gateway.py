@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import parse_qsl
 from uuid import uuid4
 
@@ -21,7 +21,7 @@ from connectors.payments.alipay import signing
 from connectors.payments.alipay.codes import Call
 from infra.sandbox.alipay import PATH, bills
 from infra.sandbox.alipay.keys import APP_ID, SELLER_ID, Keys
-from infra.sandbox.alipay.ledger import ZONE, Books, Done, Refused, Trade, trade_as_json
+from infra.sandbox.alipay.ledger import ZONE, Books, Done, Kind, Refused, Trade, trade_as_json
 from infra.sandbox.alipay.notifications import Notifier
 from infra.sandbox.faults import Fault, Faults, FaultyGateway, control, fault_of
 
@@ -235,10 +235,10 @@ class Gateway:
 
     async def payers(self, request: Request) -> Response:
         kind = (await request.json())["kind"]
-        if kind not in {"ok", "declined", "needs_action"}:
+        if kind not in get_args(Kind):
             return Response("there is no such kind of payer", 400)
         payer = self._books.new_payer(kind)
-        method = "auth_code" if kind == "needs_action" else "agreement"
+        method = "auth_code" if kind in {"needs_action", "code"} else "agreement"
         return JSONResponse({"customer": payer.customer, "payment_method": f"{method}:{payer.number}"})
 
     async def confirm(self, request: Request) -> Response:

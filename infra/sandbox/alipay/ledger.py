@@ -15,7 +15,8 @@ from zoneinfo import ZoneInfo
 from infra.sandbox.alipay.keys import SELLER_ID
 
 ZONE = ZoneInfo("Asia/Shanghai")
-Kind = Literal["ok", "declined", "needs_action"]
+Kind = Literal["ok", "declined", "needs_action", "code"]
+_SHOW_A_CODE = frozenset({"needs_action", "code"})
 
 _AMOUNT = re.compile(r"(?:0|[1-9][0-9]{0,8})(?:\.[0-9]{1,2})?", re.ASCII)
 _NUMBER = re.compile(r"[A-Za-z0-9_]{1,64}", re.ASCII)
@@ -36,7 +37,8 @@ class Refused(Exception):
 
 @dataclass
 class Payer:
-    """`number` is that of the agreement, or the code the phone shows. A code is good for one trade: `used_for`."""
+    """`number` is that of the agreement, or the code the phone shows; of kind `code` the phone does not ask. A code is good for
+    one trade: `used_for`."""
 
     number: str
     customer: str
@@ -104,7 +106,7 @@ class Books:
 
     def new_payer(self, kind: Kind) -> Payer:
         digits = "".join(str(self._random.randrange(10)) for _ in range(16))
-        number = f"28{digits}" if kind == "needs_action" else f"2026{digits}"
+        number = f"28{digits}" if kind in _SHOW_A_CODE else f"2026{digits}"
         payer = Payer(number, f"2088{digits[:12]}", kind)
         self.payers[number] = payer
         self._write("payer", asdict(payer))
@@ -134,9 +136,10 @@ class Books:
             if payer.kind == "declined":
                 raise Refused("ACQ.BUYER_BALANCE_NOT_ENOUGH")
             trade = self._new(content, number, total, payer.number, notify_url)
-        if payer.kind == "needs_action":
+        if payer.kind in _SHOW_A_CODE:
             payer.used_for = number
             self._write("payer", asdict(payer))
+        if payer.kind == "needs_action":
             return Done(self._about(trade), waiting=True)
         self._take(trade)
         return Done(self._about(trade) | {"gmt_payment": clock(trade.paid_at)}, changed=trade)
@@ -231,7 +234,7 @@ class Books:
             if content.get("product_code") not in {"GENERAL_WITHHOLDING", "CYCLE_PAY_AUTH"}:
                 raise Refused("ACQ.INVALID_PARAMETER")
             payer = self.payers.get(str(agreed.get("agreement_no")))
-            if payer is None or payer.kind == "needs_action":
+            if payer is None or payer.kind in _SHOW_A_CODE:
                 raise Refused("ACQ.AGREEMENT_NOT_EXIST")
             if content.get("buyer_id", payer.customer) != payer.customer:
                 raise Refused("ACQ.PAYER_UNMATCHED")
@@ -239,7 +242,7 @@ class Books:
         if content.get("scene") != "bar_code" or "auth_code" not in content:
             raise Refused("ACQ.INVALID_PARAMETER")
         payer = self.payers.get(str(content["auth_code"]))
-        if payer is None or payer.kind != "needs_action" or payer.used_for not in {None, number}:
+        if payer is None or payer.kind not in _SHOW_A_CODE or payer.used_for not in {None, number}:
             raise Refused("ACQ.PAYMENT_AUTH_CODE_INVALID")
         return payer
 

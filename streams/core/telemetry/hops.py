@@ -40,6 +40,7 @@ class HopExporter(SpanExporter):
         try:
             if self._connection is None or self._connection.closed:
                 self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=5)
+                self._connection.execute("SET synchronous_commit = off")  # telemetry may be lost, and keeps no disk busy
             self._connection.execute(_INSERT, [list(column) for column in zip(*rows, strict=True)])
         except psycopg.Error:
             self.shutdown()

@@ -44,6 +44,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "augenblick.refusals": ("{request}", "Requests refused at an edge, by problem code."),
     "augenblick.deliveries": ("{attempt}", "Webhook attempts, by result."),
     "augenblick.payments": ("{payment}", "Payments, by the state they reached."),
+    "augenblick.payments.given_up": ("{payment}", "Commands whose outcome nobody asks about any more."),
     "augenblick.payments.frozen": ("{payment}", "Payments frozen because an answer or a notification did not fit."),
     "augenblick.notifications": ("{notification}", "Providers' notifications, by what became of them."),
 }

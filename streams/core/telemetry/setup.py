@@ -21,7 +21,7 @@ from schemas.errors import Misconfigured
 from streams.core.database import parse_url
 from streams.core.settings import Settings, version
 from streams.core.telemetry.hops import HopExporter
-from streams.core.telemetry.tracing import InheritJourney, JourneyIdGenerator
+from streams.core.telemetry.tracing import InheritJourney, JourneyIdGenerator, JourneysOnly
 
 # Spans are shown while people wait for them: half a second is soon enough, and still a batch.
 _DELAY_MS = 500
@@ -31,9 +31,13 @@ _DELAY_MS = 500
 def telemetry(settings: Settings, role: str) -> Iterator[None]:
     """For the life of a process; flushes at the end."""
     resource = Resource.create({"service.name": f"augenblick-{role}", "service.version": version()})
-    tracers = TracerProvider(resource=resource, id_generator=JourneyIdGenerator())
+    exporters = list(_span_exporters(settings, role))
+    # What belongs to no journey is for operators' own collectors alone: without one it is not even begun.
+    for_journeys_only = all(isinstance(exporter, HopExporter) for exporter in exporters)
+    sampler = JourneysOnly() if for_journeys_only else None
+    tracers = TracerProvider(resource=resource, id_generator=JourneyIdGenerator(), sampler=sampler)
     tracers.add_span_processor(InheritJourney())
-    for exporter in _span_exporters(settings, role):
+    for exporter in exporters:
         tracers.add_span_processor(_batching(exporter))
     trace.set_tracer_provider(tracers)
     HTTPXClientInstrumentor().instrument(async_request_hook=_name_the_server_only)

@@ -1,7 +1,7 @@
 """Tracing. A journey's id is its trace's id: any hop, at any time, finds the trace without being told (docs/adr/0003)."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -10,7 +10,9 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+from opentelemetry.util.types import Attributes
 
 from schemas.ids import JourneyId
 from streams.core.telemetry import names
@@ -59,6 +61,27 @@ class JourneyIdGenerator(IdGenerator):
     def generate_span_id(self) -> int:
         journey = _root.get()
         return _root_ids(journey)[1] if journey else self._random.generate_span_id()
+
+
+class JourneysOnly(Sampler):
+    """Spans that say which journey they belong to, and those below one that is recorded."""
+
+    def should_sample(
+        self,
+        parent_context: otel_context.Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        parent = trace.get_current_span(parent_context).get_span_context()
+        wanted = (attributes is not None and names.JOURNEY in attributes) or (parent.is_valid and parent.trace_flags.sampled)
+        return SamplingResult(Decision.RECORD_AND_SAMPLE if wanted else Decision.DROP, attributes if wanted else None)
+
+    def get_description(self) -> str:
+        return "JourneysOnly"
 
 
 class InheritJourney(SpanProcessor):

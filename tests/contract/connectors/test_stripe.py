@@ -258,7 +258,10 @@ class TestStripe(PaymentConformance):
             ("payment_intent.succeeded", {"amount_received": "650", "currency": "eur"}, "payment", None),
             ("payment_intent.payment_failed", {"amount_received": 0, "currency": "eur"}, "payment", None),
             ("charge.captured", {"object": "charge", "amount": 650, "currency": "eur"}, "payment", None),
-            ("charge.dispute.created", {"object": "dispute", "amount": 650, "currency": "eur"}, "payment", None),
+            ("payment_intent.canceled", {"amount_received": 0, "currency": "eur", "status": "canceled"}, "payment", None),
+            ("charge.dispute.created", {"object": "dispute", "amount": 650, "currency": "eur"}, "reversal", 650),
+            ("charge.dispute.funds_withdrawn", {"object": "dispute", "amount": 650, "currency": "eur"}, "reversal", 650),
+            ("charge.dispute.closed", {"object": "dispute", "amount": 650}, "reversal", None),
             ("charge.refunded", {"object": "charge", "amount_refunded": 400, "currency": "eur"}, "refund", None),
             ("refund.created", {"object": "refund", "amount": 200, "currency": "eur", "status": "succeeded"}, "refund", 200),
             (
@@ -267,7 +270,10 @@ class TestStripe(PaymentConformance):
                 "refund",
                 200,
             ),
-            ("refund.failed", {"object": "refund", "amount": 200, "currency": "eur", "status": "failed"}, "refund", None),
+            ("refund.failed", {"object": "refund", "amount": 200, "currency": "eur", "status": "failed"}, "reversal", None),
+            ("refund.updated", {"object": "refund", "amount": 200, "currency": "eur", "status": "failed"}, "reversal", None),
+            ("refund.updated", {"object": "refund", "amount": 200, "currency": "eur", "status": "pending"}, "refund", None),
+            ("charge.refund.updated", {"object": "refund", "amount": 2, "currency": "eur", "status": "failed"}, "reversal", None),
         ],
     )
     async def test_what_a_webhook_says(
@@ -282,9 +288,30 @@ class TestStripe(PaymentConformance):
                 kind=kind,  # type: ignore[arg-type]
                 reference="pi_1",
                 amount=None if minor is None else Money(minor=minor, currency="EUR"),
+                note=type,
                 occurred_at=now,
             )
         ]
+
+    @pytest.mark.parametrize(
+        ("about", "attempt_id"),
+        [
+            ({"object": "refund", "metadata": {"attempt_id": "att_1"}}, "att_1"),
+            ({"object": "refund", "metadata": {"attempt_id": "x" * 201}}, None),
+            ({"object": "refund", "metadata": {"attempt_id": 7}}, None),
+            ({"object": "refund", "metadata": {}}, None),
+            ({"object": "refund"}, None),
+            # These are of the payment's own attempt, whatever the event is about.
+            ({"object": "charge", "metadata": {"attempt_id": "att_1"}}, None),
+            ({"object": "payment_intent", "metadata": {"attempt_id": "att_1"}}, None),
+        ],
+    )
+    async def test_a_refunds_webhook_names_its_attempt(
+        self, connector: PaymentConnector, about: dict[str, object], attempt_id: str | None
+    ) -> None:
+        seen = {"id": "pi_1", "payment_intent": "pi_1", **about}
+        (event,) = connector.parse_webhook(*signed("", datetime.now(UTC), type="refund.updated", data={"object": seen}))
+        assert event.attempt_id == attempt_id
 
     @pytest.mark.parametrize("other", [{"livemode": True}, {"account": "acct_2"}])
     async def test_an_authentic_webhook_of_another_account_is_refused(self, other: dict[str, object]) -> None:

@@ -429,9 +429,12 @@ class TestWays(Support):
         async with merchant() as (url, received):
             connector = connect(notify_url=url)
             command, _ = await submitted(connector, order())
-            await connector.submit(refund_of(command, money(50)), "b")
-            event = await next_event(connector, received)
-            assert (event.reference, event.kind, event.amount) == (command.reference, "refund", money(50))
+            for refund in (refund_of(command, money(50)), refund_of(command, money(60))):
+                await connector.submit(refund, "b")
+                event = await next_event(connector, received)
+                # Of this one refund, not the sum.
+                assert (event.reference, event.kind, event.amount) == (command.reference, "refund", refund.amount)
+                assert (event.attempt_id, event.note) == (refund.attempt_id, "REFUND.SUCCESS")
 
     async def test_another_amount_of_a_refund_does_not_fit(self, connector: WechatPayConnector, order: MakeOrder) -> None:
         command, _ = await submitted(connector, order())
@@ -590,13 +593,15 @@ class TestNotifications(Support):
             assert refusal(connector, keys, json.dumps(message).encode()) == "credentials-invalid"
 
     @pytest.mark.parametrize("kind", ["REFUND.ABNORMAL", "REFUND.CLOSED"])
-    def test_a_refund_that_failed_has_no_amount(
+    def test_a_refund_that_failed_is_a_reversal(
         self, connector: WechatPayConnector, credentials: Mapping[str, str], keys: Keys, kind: str
     ) -> None:
         said = {"mchid": credentials["mchid"], "out_trade_no": "att_1", "amount": {"total": 650, "refund": 200}}
-        body = notification(keys, kind, said)
-        (event,) = connector.parse_webhook(their_signing.headers(keys.signing, body), body)
-        assert (event.kind, event.reference, event.amount) == ("refund", "att_1", None)
+        for number in ({"out_refund_no": "att_2"}, {}):
+            body = notification(keys, kind, {**said, **number})
+            (event,) = connector.parse_webhook(their_signing.headers(keys.signing, body), body)
+            assert (event.kind, event.reference, event.amount) == ("reversal", "att_1", None)
+            assert (event.note, event.attempt_id) == (kind, number.get("out_refund_no"))
 
     def test_what_is_about_something_else_says_nothing(
         self, connector: WechatPayConnector, credentials: Mapping[str, str], keys: Keys

@@ -10,10 +10,10 @@ import httpx
 import pytest
 import stripe
 from fastapi import FastAPI
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from schemas.events import Event, from_kafka, new_event
-from schemas.ids import AccountId, EventId, JourneyId
+from schemas.ids import AccountId, EventId, JourneyId, MerchantId
 from schemas.money import Money
 from schemas.payments import Payer, PaymentDue
 from schemas.tables import attempts, outbox, provider_notifications
@@ -22,6 +22,7 @@ from streams.core.sealing import Sealer
 from streams.gateway import problems
 from streams.gateway.notifications import Notifications
 from streams.payments.accounts import Accounts
+from streams.payments.accounts import add as add_account
 from tests.support.payments import Case, Provider
 from tests.support.rows import STRIPE, Rows
 
@@ -44,6 +45,8 @@ class Notified:
         secret: str = STRIPE["webhook_secret"],
         age: timedelta = timedelta(0),
         altered: bool = False,
+        refund: int | None = None,
+        dispute: bool = False,
         path: str | None = None,
     ) -> httpx.Response:
         moment = int((datetime.now(UTC) - age).timestamp())
@@ -64,6 +67,14 @@ class Notified:
             "livemode": False,
             "data": {"object": intent},
         }
+        if refund is not None:
+            event["type"] = "refund.created"
+            about = {"id": "re_1", "object": "refund", "payment_intent": self.reference, "amount": refund, "currency": "sek"}
+            event["data"] = {"object": {**about, "status": "succeeded", "metadata": {}}}
+        if dispute:
+            event["type"] = "charge.dispute.created"
+            about = {"id": "dp_1", "object": "dispute", "payment_intent": self.reference, "amount": amount, "currency": "sek"}
+            event["data"] = {"object": {**about, "status": "needs_response"}}
         body = json.dumps(event)
         headers = {"Stripe-Signature": stripe.WebhookSignature.generate_signature_header(body, secret, moment)}
         if altered:
@@ -93,15 +104,10 @@ async def notified(database: Database, sealer: Sealer, rows: Rows) -> AsyncItera
     glasses = await rows.glasses(payer=Payer(provider="stripe", customer="cus_x", payment_method="pm_x"))
     payment = await rows.approved_payment(Money.of(1895, "SEK"), glasses=glasses)
     due = new_event("payment.due", PaymentDue(payment_id=payment.id), source="/test", journeyid=JourneyId.new())
-    case = Case(database, sealer, Provider(name="stripe", lose_answers=1), payment.id, due)
+    reference = f"pi_{payment.id.removeprefix('pay_')}"  # as Stripe would name it
+    case = Case(database, sealer, Provider(name="stripe", lose_answers=1, next_reference=reference), payment.id, due)
     await case.handle()
     assert await case.state() == "unknown"
-    reference = f"pi_{payment.id.removeprefix('pay_')}"
-    async with database.transaction() as connection:  # as Stripe would have named it
-        mine = update(attempts).where(attempts.c.payment_id == payment.id).values(reference=reference)
-        await connection.execute(mine)
-    case.provider.charges = {reference: 1}
-    case.provider.amounts = {reference: 1895}
     app = FastAPI()
     problems.install(app)
     accounts = Accounts(sealer)
@@ -167,6 +173,42 @@ async def test_one_that_comes_before_our_answer_disturbs_nobody(notified: Notifi
         assert (await connection.execute(query)).scalar_one() == "test-0"
 
 
+async def test_one_that_says_nothing_new_is_kept_and_nobody_is_told(notified: Notified) -> None:
+    await notified.case.time_passes()
+    await notified.case.clean()
+    assert await notified.case.state() == "captured"
+    asked = notified.case.provider.asked
+    assert (await notified.post()).status_code == 200
+    assert (await notified.kept(), await notified.told()) == ([("evt_1", "processed", 0)], [])
+    await notified.post("evt_2", amount=1)
+    assert await notified.kept() == [("evt_1", "processed", 0), ("evt_2", "new", 0)]
+    (event,) = await notified.told()
+    await notified.case.handle(event)
+    row = await notified.case.row()
+    assert (row["state"], row["frozen_at"] is not None, notified.case.provider.asked) == ("captured", True, asked)
+
+
+async def test_while_a_worker_waits_for_the_answer_the_notification_waits_too(notified: Notified) -> None:
+    await notified.case.change("leased_by = 'test-0'", "attempts")
+    posting = asyncio.create_task(notified.post())
+    await asyncio.sleep(0.02)
+    assert await notified.kept() == []
+    await notified.case.time_passes()
+    await notified.case.clean()
+    assert (await posting).status_code == 200
+    assert (await notified.kept(), await notified.told()) == ([("evt_1", "processed", 0)], [])
+
+
+async def test_new_credentials_count_at_once(notified: Notified, sealer: Sealer) -> None:
+    assert (await notified.post()).status_code == 200
+    fresh = {**STRIPE, "webhook_secret": "whsec_" + "n" * 32}
+    async with notified.case.database.transaction() as connection:
+        merchant = (await notified.case.row())["merchant_id"]
+        await add_account(connection, sealer, MerchantId(str(merchant)), "stripe", fresh)
+    assert (await notified.post("evt_2", secret=fresh["webhook_secret"])).status_code == 200
+    assert (await notified.post("evt_3")).status_code == 401, "the old secret is no longer believed"
+
+
 async def test_one_about_another_amount_freezes_the_payment(notified: Notified) -> None:
     await notified.post(amount=1)
     (event,) = await notified.told()
@@ -176,18 +218,54 @@ async def test_one_about_another_amount_freezes_the_payment(notified: Notified) 
     assert "0.01 SEK instead of 18.95 SEK" in str(row["frozen_reason"])
 
 
-async def test_one_for_a_payment_that_had_ended_without_money_freezes_it(notified: Notified) -> None:
+async def test_one_for_a_payment_that_had_ended_without_money_has_the_provider_asked(notified: Notified) -> None:
     notified.case.provider.charges = {}
     notified.case.provider.cancelled = [notified.reference]
     await notified.case.time_passes()
     await notified.case.clean()
     assert await notified.case.state() == "cancelled"
+    before = notified.case.provider.asked
     await notified.post()
     (event,) = await notified.told()
     await notified.case.handle(event)
     row = await notified.case.row()
     assert (row["state"], row["captured_minor"]) == ("cancelled", 0)
-    assert "after it had ended as cancelled" in str(row["frozen_reason"])
+    assert (row["frozen_at"], notified.case.provider.asked) == (None, before + 1), "the provider was asked, and says no"
+
+
+async def test_one_for_a_payment_that_had_ended_and_was_paid_after_all_freezes_it(notified: Notified) -> None:
+    charges, notified.case.provider.charges = notified.case.provider.charges, {}
+    notified.case.provider.cancelled = [notified.reference]
+    await notified.case.time_passes()
+    await notified.case.clean()
+    notified.case.provider.cancelled, notified.case.provider.charges = [], charges
+    await notified.post()
+    (event,) = await notified.told()
+    await notified.case.handle(event)
+    row = await notified.case.row()
+    assert (row["state"], row["captured_minor"]) == ("cancelled", 0)
+    assert "it had ended as cancelled" in str(row["frozen_reason"])
+
+
+async def test_a_refund_nobody_asked_for_freezes_the_payment(notified: Notified) -> None:
+    await notified.case.time_passes()
+    await notified.case.clean()
+    assert await notified.case.state() == "captured"
+    await notified.post("evt_r", refund=500)
+    (event,) = await notified.told()
+    await notified.case.handle(event)
+    row = await notified.case.row()
+    assert (row["state"], row["refunded_minor"]) == ("captured", 0)
+    assert "refund of 5.00 SEK that nobody asked for" in str(row["frozen_reason"])
+
+
+async def test_a_dispute_freezes_the_payment(notified: Notified) -> None:
+    await notified.case.time_passes()
+    await notified.case.clean()
+    await notified.post("evt_d", dispute=True)
+    (event,) = await notified.told()
+    await notified.case.handle(event)
+    assert "charge.dispute.created" in str((await notified.case.row())["frozen_reason"])
 
 
 async def test_one_for_a_payment_that_is_not_ours_is_kept_and_acknowledged(notified: Notified) -> None:

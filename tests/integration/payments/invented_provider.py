@@ -94,6 +94,9 @@ class InventedConnector:
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> Sequence[ProviderEvent]:
         raise Rejected("credentials-invalid", "nothing is ever signed")
 
+    async def refresh(self) -> bool:
+        return False
+
     def acknowledgement(self) -> tuple[int, str, bytes]:
         return 200, "text/plain", b"ok"
 
@@ -104,7 +107,7 @@ class InventedConnector:
         return self.books.statements.get(day, [])
 
 
-def connect(credentials: Mapping[str, str], *, notify_url: str | None = None) -> InventedConnector:
+def connect(credentials: Mapping[str, str], *, notify_url: str | None = None, strict: bool = True) -> InventedConnector:
     connector = InventedConnector(parse(InventedCredentials, "invented", credentials).account)
     connector.books.notify_url = notify_url
     return connector

@@ -13,14 +13,15 @@ from sqlalchemy.exc import DBAPIError
 
 from schemas.errors import Misconfigured
 from schemas.events import new_event
-from schemas.ids import JourneyId, PaymentId
-from schemas.payments import Command, Outcome, Payer, PaymentDue
+from schemas.ids import JourneyId, MerchantId, PaymentId
+from schemas.money import Money
+from schemas.payments import Cancel, Cancelled, Command, NotSubmitted, Outcome, Payer, PaymentDue, Succeeded, Unknown
 from schemas.tables import attempts, devices, receipt_entries
 from streams.core.handling import DUPLICATE, HANDLED, transaction
 from streams.core.sealing import Sealer
-from streams.payments import store
+from streams.payments import commands, service, store
 from streams.payments.denied import DeniedParties
-from streams.payments.work import PaymentWork
+from streams.payments.work import LeaseLost, PaymentWork
 from tests.support.payments import CAPABILITIES, Case, Connected, Provider, mismatch
 
 
@@ -106,6 +107,138 @@ async def test_a_provider_that_takes_our_reference_is_opened_without_a_call(case
     assert (await case.state(), case.provider.charged) == ("captured", 1)
 
 
+class LosesRequests(Provider):
+    """What is submitted is lost on the way as often as told; the answer never comes, either."""
+
+    lost: int = 1
+
+    async def submit(self, command: Command, key: str) -> Outcome:
+        if self.lost:
+            self.lost -= 1
+            self.submitted.append(f"lost {command.kind}")
+            return Unknown(reference=command.reference, reason="no answer")
+        return await super().submit(command, key)
+
+
+async def test_a_refusal_counts_only_when_no_earlier_request_can_be_on_its_way(case: Case) -> None:
+    case.provider = LosesRequests()
+    await case.handle()
+    case.provider.decline = True
+    await case.time_passes()
+    await case.clean()
+    assert await case.state() == "unknown", "the first request may have been taken, and be why the second is refused"
+    for column in ("begun_at", "submitted_at"):
+        await case.change(f"{column} = now() - interval '3 minutes'", "attempts")
+    await case.time_passes()
+    await case.clean()
+    assert await case.state() == "declined"
+
+
+async def test_what_was_sent_again_a_moment_ago_is_not_given_up(case: Case) -> None:
+    """The provider does not know it yet; what was sent last may still arrive."""
+
+    class Deaf(LosesRequests):
+        async def submit(self, command: Command, key: str) -> Outcome:
+            if isinstance(command, Cancel):
+                return NotSubmitted(reference=command.reference)
+            return await super().submit(command, key)
+
+    deaf = case.provider = Deaf()
+    deaf.lost = 2
+    await case.handle()
+    await case.change("begun_at = now() - interval '10 minutes'", "attempts")
+    await case.time_passes()
+    await case.clean()
+    assert deaf.submitted == ["lost authorise", "lost authorise"]
+    await case.change("submit_by = now() - interval '1 second'")
+    await case.time_passes()
+    await case.clean()
+    assert await case.state() == "unknown"
+    await case.change("submitted_at = now() - interval '3 minutes'", "attempts")
+    await case.time_passes()
+    await case.clean()
+    assert (await case.state(), deaf.charged) == ("cancelled", 0)
+
+
+async def test_a_worker_whose_lease_has_ended_submits_nothing(case: Case) -> None:
+    """It stood still between its transaction and its call, and another has ended the attempt meanwhile."""
+    work = case.work()
+    async with transaction(case.database) as unit:
+        plan = await work.open(case.payment_id, unit)
+    assert plan is not None
+    await case.change("leased_by = 'somebody-else'", "attempts")
+    with pytest.raises(LeaseLost):
+        await work.call(plan)
+    late = replace(plan, leased_until=datetime.now(UTC) + timedelta(seconds=5), command=referring(plan.command))
+    with pytest.raises(LeaseLost):
+        await work.call(late)
+    assert case.provider.charged == 0
+
+
+def referring(command: Command) -> Command:
+    return command.model_copy(update={"reference": "ref_known"})
+
+
+async def test_a_success_that_comes_after_the_attempt_had_ended_freezes_the_payment(case: Case) -> None:
+    work = case.work()
+    async with transaction(case.database) as unit:
+        plan = await work.open(case.payment_id, unit)
+    assert plan is not None
+    async with transaction(case.database) as unit:
+        await work.settle(plan, Cancelled(reference=None, reason="too_late"), unit)
+    assert await case.state() == "cancelled"
+    async with transaction(case.database) as unit:
+        await work.settle(plan, Succeeded(reference="r", total=Money.of(1895, "SEK"), captured=True), unit)
+    row = await case.row()
+    assert (row["state"], row["captured_minor"]) == ("cancelled", 0)
+    assert "succeeded after it had ended as cancelled" in str(row["frozen_reason"])
+
+
+async def test_a_call_that_takes_too_long_is_unknown(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Provider):
+        async def submit(self, command: Command, key: str) -> Outcome:
+            await super().submit(command, key)
+            await asyncio.sleep(30)
+            raise AssertionError("unreachable")
+
+    monkeypatch.setattr(service, "CALL_S", 0.3)
+    case.provider = Slow()
+    await case.handle()
+    assert await case.state() == "unknown"
+    await case.time_passes()
+    await case.clean()
+    assert (await case.state(), case.provider.charged) == ("captured", 1)
+
+
+async def test_a_reservation_that_ended_by_itself_expires(reserved: Case) -> None:
+    await reserved.clean()
+    assert reserved.provider.asked == 0, "a day has not passed"
+    await reserved.time_passes()
+    await reserved.clean()
+    assert (await reserved.state(), reserved.provider.asked) == ("authorised", 1)
+    reserved.provider.cancelled = list(reserved.provider.reserved)
+    await reserved.time_passes()
+    await reserved.clean()
+    row = await reserved.row()
+    assert (row["state"], row["state_reason"]) == ("expired", "reservation_ended")
+    assert (await reserved.published())[-1] == "payment.expired"
+    await reserved.time_passes()
+    assert await reserved.clean() == 0, "nothing is left to be watched"
+
+
+async def test_what_nobody_asks_about_any_more_can_be_asked_again(case: Case) -> None:
+    case.provider.lose_answers = 1
+    await case.handle()
+    await case.change("next_ask_at = NULL", "attempts")
+    await case.clean()
+    assert case.provider.asked == 0
+    async with case.database.transaction() as connection:
+        assert not await store.ask_at_once(connection, case.payment_id, MerchantId.new()), "another merchant's"
+        assert await store.ask_at_once(connection, case.payment_id, None)
+    await case.clean()
+    assert await case.state() == "captured"
+
+
 # What does not fit.
 
 
@@ -177,6 +310,17 @@ async def test_what_was_paid_is_found_though_the_means_of_payment_is_gone(case: 
 
 
 # Whom nobody may pay.
+
+
+async def test_a_party_denied_meanwhile_is_given_nothing_of_what_was_reserved(reserved: Case, tmp_path: Path) -> None:
+    file = tmp_path / "denied.txt"
+    file.write_text("Kvarteret\n")
+    async with transaction(reserved.database) as unit:
+        await commands.request(unit, Connected(reserved.provider), reserved.payment_id, "capture", None, requested_by="merchant")
+    reserved.denied = DeniedParties(file)
+    await reserved.handle(reserved.another_due())
+    assert (await reserved.state(), reserved.provider.submitted) == ("authorised", ["authorise"])
+    assert (await reserved.published())[-1] == "payment.command_failed"
 
 
 @pytest.mark.parametrize("line", ["KVARTERET  # see the list of 2026-11", "kvärteret", "Kvar-teret"])

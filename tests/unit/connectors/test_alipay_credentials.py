@@ -51,7 +51,7 @@ def test_every_form_of_a_key_is_read() -> None:
 @pytest.mark.parametrize("protocol", ["v1", "v1_certificates", "v3", "v3_certificates"])
 async def test_what_is_right_is_taken(protocol: str) -> None:
     connector = payments("alipay", MADE.credentials(protocol), notify_url="https://pay.example/alipay")
-    assert connector.account == keys.APP_ID
+    assert connector.account == f"{keys.APP_ID}/{keys.SELLER_ID}"
     account = read(MADE.credentials(protocol))
     assert (account.app_serial is not None) == protocol.endswith("certificates")
     await connector.close()

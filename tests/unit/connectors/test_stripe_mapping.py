@@ -425,6 +425,7 @@ def test_an_event_in_full() -> None:
         kind="payment",
         reference="pi_1",
         amount=Money(minor=500, currency="ISK"),
+        note="payment_intent.succeeded",
         occurred_at=datetime.fromtimestamp(1_790_000_000, UTC),
     )
 

@@ -104,7 +104,7 @@ def refused(given: Mapping[str, str], field: str) -> str:
 
 async def test_good_credentials_are_taken(good: Mapping[str, str]) -> None:
     connector = connect(good, notify_url=None)
-    assert connector.account == good["mchid"]
+    assert connector.account == f"{good['mchid']}/{good['appid']}"
     await connector.close()
 
 

@@ -33,7 +33,7 @@ ORDER = 2**252 + 27742317777372353535851937790883648493
 STRANGER = Ed25519PrivateKey.generate()
 RSA_KEY = rsa.generate_private_key(65537, 2048)
 
-many = settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+many = settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def text(raw: bytes) -> str:

@@ -1,5 +1,6 @@
 """What an outcome means for a payment, and when to ask again."""
 
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -137,21 +138,50 @@ def test_without_an_amount_it_is_all_there_is() -> None:
     assert whole("cancel", PaymentState.AUTHORISED) is None
 
 
+@dataclass(frozen=True)
+class Booked:
+    total: Money = field(default_factory=lambda: Money.of(1000, "EUR"))
+    captured: Money = field(default_factory=lambda: Money.of(900, "EUR"))
+    state: PaymentState = PaymentState.CAPTURED
+    may_be_partial: bool = False
+
+
 @pytest.mark.parametrize(
-    ("kind", "minor", "state", "contradicts"),
+    ("kind", "minor", "ordered", "booked", "contradicts"),
     [
-        ("payment", 1000, PaymentState.SUBMITTING, False),
-        ("payment", 900, PaymentState.CAPTURED, False),  # what was captured of it
-        ("payment", 999, PaymentState.SUBMITTING, True),
-        ("payment", 1000, PaymentState.CANCELLED, True),
-        ("payment", 1000, PaymentState.EXPIRED, True),
-        ("payment", None, PaymentState.DECLINED, False),
-        ("refund", 300, PaymentState.CAPTURED, False),
-        ("refund", 1001, PaymentState.CAPTURED, True),
+        ("payment", 1000, True, Booked(), False),
+        ("payment", 900, True, Booked(), False),  # what was captured of it
+        ("payment", 999, True, Booked(), True),
+        ("payment", 500, True, Booked(may_be_partial=True), False),  # a capture of a part is under way
+        ("payment", None, True, Booked(), False),
+        ("refund", 300, True, Booked(), False),
+        ("refund", 300, False, Booked(), True),
+        ("refund", None, False, Booked(), True),
+        ("reversal", None, True, Booked(), True),
+        ("reversal", None, True, Booked(captured=Money.of(0, "EUR"), state=PaymentState.AUTHORISED), False),
     ],
 )
-def test_what_a_notification_may_not_say(kind: str, minor: int | None, state: PaymentState, contradicts: bool) -> None:
+def test_what_a_notification_may_not_say(kind: str, minor: int | None, ordered: bool, booked: Booked, contradicts: bool) -> None:
     amount = Money.of(minor, "EUR") if minor else None
-    found = service.contradiction(kind, amount, Money.of(1000, "EUR"), Money.of(900, "EUR"), state)
+    found = service.contradiction(kind, amount, "charge.dispute.created", booked, ordered=ordered)
     assert (found is not None) is contradicts
-    assert service.contradiction("payment", Money.of(1000, "SEK"), Money.of(1000, "EUR"), Money.of(0, "EUR"), state)
+
+
+def test_another_currency_contradicts() -> None:
+    assert service.contradiction("payment", Money.of(1000, "SEK"), None, Booked(), ordered=True)
+
+
+@pytest.mark.parametrize("state", list(PaymentState))
+def test_what_may_have_changed_by_itself_is_asked_about(state: PaymentState) -> None:
+    moved_or_moving = {
+        "captured",
+        "partially_refunded",
+        "refunded",
+        "unknown",
+        "submitting",
+        "action_required",
+        "approved",
+        "proposed",
+    }
+    assert service.is_to_be_asked_about("payment", state) is (state.value not in moved_or_moving)
+    assert not service.is_to_be_asked_about("refund", state)
