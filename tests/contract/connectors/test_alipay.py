@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qsl, urlencode
 from zoneinfo import ZoneInfo
 
@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from connectors.conformance.payments import BROKEN_ANSWERS, MakeOrder, PaymentConformance, cancel_of, opened, refund_of
-from connectors.payments.alipay import AlipayConnector, signing
+from connectors.payments.alipay import AlipayConnector, mapping, signing
+from connectors.payments.alipay.codes import Call
 from connectors.payments.alipay.credentials import Protocol, read
 from connectors.ports import PaymentConnector
 from infra.sandbox import alipay
@@ -188,6 +189,86 @@ class TestAlipay(PaymentConformance):
         )
         await alipay.confirm(address, str(command.reference))
         assert isinstance(await connector.fetch(str(command.reference), command), Succeeded)
+
+    async def test_a_code_that_pays_at_once(
+        self,
+        connector: PaymentConnector,
+        order: MakeOrder,
+        address: str,
+        charges: Callable[[PaymentId], Awaitable[list[Money]]],
+        given_back: Callable[[PaymentId], Awaitable[list[Money]]],
+    ) -> None:
+        payer = await alipay.by_code(address)
+        command = await opened(connector, order(by=payer))
+        paid = Succeeded(reference=command.reference, total=command.total, captured=True)
+        assert await connector.submit(command, "a") == paid
+        assert await connector.fetch(str(command.reference), command) == paid
+        assert await connector.submit(command, "a") == paid
+        # Another payment with it is declined, and this one is not touched by that.
+        other = await opened(connector, order(by=payer))
+        assert isinstance(await connector.submit(other, "a"), Declined)
+        refund = refund_of(command, Money(minor=200, currency="CNY"))
+        assert isinstance(await connector.submit(refund, "b"), Succeeded)
+        assert await charges(command.payment_id) == [command.total]
+        assert await charges(other.payment_id) == []
+        assert await given_back(command.payment_id) == [refund.amount]
+
+    async def test_a_code_that_our_own_request_used_up_was_paid_with(
+        self, connector: PaymentConnector, order: MakeOrder, address: str
+    ) -> None:
+        """The answer was lost, and the phone shows another code by now, which is good for nothing here."""
+        command = await opened(connector, order(by=await alipay.by_code(address)))
+        await alipay.set_faults(address, rate=1.0, kinds=["answer_lost"])
+        try:
+            assert isinstance(await connector.submit(command, "a"), Unknown)
+        finally:
+            await alipay.set_faults(address, rate=0.0)
+        later = command.model_copy(
+            update={"payer": Payer(provider="alipay", customer="", payment_method="auth_code:280000000000000000")}
+        )
+        paid = Succeeded(reference=command.reference, total=command.total, captured=True)
+        assert await connector.submit(later, "a") == paid
+
+    @pytest.mark.parametrize("first", ["the repetition", "the late effect"])
+    async def test_an_effect_that_comes_late_comes_once(
+        self,
+        connector: PaymentConnector,
+        order: MakeOrder,
+        address: str,
+        charges: Callable[[PaymentId], Awaitable[list[Money]]],
+        first: str,
+    ) -> None:
+        command = await opened(connector, order(by=await alipay.by_code(address)))
+        await alipay.set_faults(address, rate=1.0, kinds=["late_effect"], late_s=[1.0, 1.0])
+        try:
+            assert isinstance(await connector.submit(command, "a"), Unknown)
+        finally:
+            await alipay.set_faults(address, rate=0.0)
+        assert await connector.fetch(str(command.reference), command) == NotSubmitted(reference=command.reference)
+        if first == "the late effect":
+            await asyncio.sleep(1.3)
+            assert await charges(command.payment_id) == [command.total]
+        paid = Succeeded(reference=command.reference, total=command.total, captured=True)
+        assert await connector.submit(command, "a") == paid
+        if first == "the repetition":
+            await asyncio.sleep(1.3)
+        assert await connector.fetch(str(command.reference), command) == paid
+        assert await charges(command.payment_id) == [command.total]
+
+    async def test_where_the_answer_with_the_code_was_lost_it_is_asked_for_once_more(
+        self, connector: PaymentConnector, order: MakeOrder, address: str
+    ) -> None:
+        payer = Payer(provider="alipay", customer="", payment_method="precreate")
+        command = await opened(connector, order(by=payer))
+        await alipay.set_faults(address, hang=True)
+        try:
+            submitting = asyncio.create_task(connector.submit(command, "a"))
+            await asyncio.sleep(1.2)  # of the 2 s that a call may take, a third is over
+        finally:
+            await alipay.set_faults(address, hang=False)
+        asked = await submitting
+        assert isinstance(asked, Actionable) and asked.url == f"https://qr.alipay.com/sandbox{command.reference}"
+        assert len([trade for trade in await alipay.books(address) if trade.note == command.payment_id]) == 1
 
     async def test_cancelling_what_alipay_never_saw(self, connector: PaymentConnector, order: MakeOrder) -> None:
         command = await opened(connector, order())
@@ -386,6 +467,37 @@ async def test_we_believe_what_npms_sdk_signs_and_nothing_else() -> None:
     answer = signing.v1_answer(f'{{"alipay_trade_query_response":{raw},"sign":"{signature}"}}'.encode(), "alipay.trade.query")
     assert signing.verify(account.alipay_key, answer.raw, answer.signature)
     assert not signing.verify(account.alipay_key, answer.raw.replace(b"10000", b"10003"), answer.signature)
+    await connector.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "refusal"), [("ACQ.PAYMENT_AUTH_CODE_INVALID", Declined), ("ACQ.INVALID_PARAMETER", RefusedByProvider)]
+)
+@pytest.mark.parametrize("trade", ["none", "waiting", "paid", "closed", "not told"])
+async def test_no_refusal_counts_before_the_trade_was_asked_for(
+    alipay_address: str, monkeypatch: pytest.MonkeyPatch, code: str, refusal: type, trade: str
+) -> None:
+    """An earlier request of ours did whatever it did; this one is refused."""
+    connector = connector_for(alipay_address, alipay.credentials(alipay_address, "v3"))
+    kind: Literal["ok", "needs_action"] = "ok" if trade == "paid" else "needs_action"
+    command = PaymentConformance.order.__wrapped__(TestAlipay(), await alipay.seed_payer(alipay_address, kind))()  # type: ignore[attr-defined]
+    command = await opened(connector, command)
+    if trade != "none":
+        await connector.submit(command, "a")
+    if trade == "closed":
+        await alipay.confirm(alipay_address, str(command.reference), success=False)
+    real = connector._call
+
+    async def refusing(call: Call, content: Mapping[str, Any], *, notify: bool = False) -> mapping.Answer:
+        if call is Call.PAY:
+            return mapping.Answer({}, code=code)
+        if trade == "not told":
+            return mapping.Answer({}, code="ACQ.SYSTEM_ERROR")
+        return await real(call, content, notify=notify)
+
+    monkeypatch.setattr(connector, "_call", refusing)
+    expected = {"none": refusal, "waiting": Actionable, "paid": Succeeded, "closed": Cancelled, "not told": Unknown}
+    assert isinstance(await connector.submit(command, "a"), expected[trade])
     await connector.close()
 
 

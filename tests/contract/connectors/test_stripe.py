@@ -390,12 +390,22 @@ class TestStripe(PaymentConformance):
             connect({**localstripe.credentials("http://127.0.0.1:1"), **wrong}, notify_url=None)
         assert "SECRET" not in str(raised.value)
 
-    @pytest.mark.parametrize(("missing", "field"), [("api_key", "api_key"), ("address", "return_url")])
+    @pytest.mark.parametrize(("missing", "field"), [("api_key", "api_key"), ("address", "account")])
     async def test_credentials_that_are_missing_are_named(self, missing: str, field: str) -> None:
         given = localstripe.credentials("http://127.0.0.1:1")
         del given[missing]
         with pytest.raises(Misconfigured, match=f"`{field}`|{field}: "):
             connect(given, notify_url=None)
+
+    async def test_an_account_must_be_named_unless_it_is_in_use(self) -> None:
+        given = {"api_key": "rk_live_0123456789", "return_url": "https://shop.example/paid"}
+        with pytest.raises(Misconfigured, match="`account` is missing"):
+            connect(given)
+        in_use = connect(given, strict=False)
+        assert in_use.account == "default"
+        await in_use.close()
+        with pytest.raises(Misconfigured, match="return_url"):
+            connect({**given, "account": "acct_1", "return_url": ""})
 
     async def test_credentials_that_are_right_make_a_connector(self, stripe_address: str, order: MakeOrder) -> None:
         connector = connect(localstripe.credentials(stripe_address), notify_url="https://platform.example/hook")

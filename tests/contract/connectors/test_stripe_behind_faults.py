@@ -102,6 +102,25 @@ async def test_what_each_fault_does(
     assert (await proxy.read_faults(proxied))["done"][fault] >= 2
 
 
+@pytest.mark.parametrize("first", ["the repetition", "the late effect"])
+async def test_an_effect_that_comes_late_comes_once(
+    connector: StripeConnector, payer: Payer, proxied: str, stripe_address: str, first: str
+) -> None:
+    command = await opened(connector, payer)
+    await proxy.set_faults(proxied, rate=1, kinds=[Fault.LATE_EFFECT], late_s=[1.0, 1.0])
+    assert isinstance(await connector.submit(command, "a"), Unknown)
+    await proxy.set_faults(proxied, rate=0)
+    assert isinstance(await connector.fetch(str(command.reference), command), NotSubmitted)
+    if first == "the late effect":
+        await asyncio.sleep(1.3)
+        assert await taken(stripe_address, command) == [650]
+    assert isinstance(await connector.submit(command, "a"), Succeeded)
+    if first == "the repetition":
+        await asyncio.sleep(1.3)
+    assert isinstance(await connector.fetch(str(command.reference), command), Succeeded)
+    assert await taken(stripe_address, command) == [650]
+
+
 async def test_a_provider_that_hangs_and_comes_back(
     connector: StripeConnector, payer: Payer, proxied: str, stripe_address: str
 ) -> None:

@@ -7,17 +7,21 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from aiohttp import web
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 from wechatpayv3 import WeChatPay, WeChatPayType
 
+from connectors import registry
 from connectors.conformance.payments import MakeOrder, PaymentConformance, answering, cancel_of, opened, refund_of
 from connectors.http import Deadlines
 from connectors.payments.wechat_pay import WechatPayConnector, mapping
@@ -40,6 +44,7 @@ from schemas.payments import (
     Mismatched,
     NotSubmitted,
     Payer,
+    Pending,
     ProviderEvent,
     Refund,
     RefusedByProvider,
@@ -548,6 +553,81 @@ class TestTrust(Support):
             assert isinstance((await submitted(connector, order()))[1], Succeeded)
             await connector.close()
 
+    async def test_a_notification_under_a_new_certificate_is_believed_once_that_was_fetched(
+        self, order: MakeOrder, waiting_payer: Payer
+    ) -> None:
+        """The gateway's connector makes no calls, by whose answers it would learn of it."""
+        async with gateway() as address, merchant() as (url, received):
+            connector = connector_with(wechat_pay.credentials(address), notify_url=url)
+            commands = [(await submitted(connector, order(by=waiting_payer)))[0] for _ in range(3)]
+
+            async def notified(number: int) -> tuple[dict[str, str], bytes]:
+                await wechat_pay.rotate(address)
+                await wechat_pay.confirm(address, str(commands[number].reference))
+                seen = await asyncio.wait_for(received.get(), 10)
+                with pytest.raises(Rejected) as refused:
+                    connector.parse_webhook(*seen)
+                assert refused.value.problem.code == "credentials-invalid"
+                return seen
+
+            first = await notified(0)
+            # Of several that come at once each hears that there is something new, and one asks.
+            assert await asyncio.gather(*(connector.refresh() for _ in range(3))) == [True, True, True]
+            (event,) = connector.parse_webhook(*first)
+            assert event.reference == commands[0].reference
+            # Not more often than once a minute, whatever comes.
+            second = await notified(1)
+            assert await connector.refresh() is False
+            connector._refreshed_at -= CERTIFICATES_EVERY_S
+            assert await connector.refresh() is True
+            assert [event.reference for event in connector.parse_webhook(*second)] == [commands[1].reference]
+            # Where there is nothing new, that is what is said.
+            connector._refreshed_at -= CERTIFICATES_EVERY_S
+            assert await connector.refresh() is False
+            await connector.close()
+
+    async def test_an_account_in_use_outlives_its_certificates(self, order: MakeOrder, waiting_payer: Payer) -> None:
+        """It is started again after all that is stored has expired: that verifies nothing, and is replaced."""
+        async with gateway() as address, merchant() as (url, received):
+            given = wechat_pay.credentials(address)
+            ended = expired(KeyPair(given["private_key"], ""), serial=platform_serial(given))
+            with pytest.raises(Misconfigured, match="expired"):
+                registry.payments("wechat_pay", {**given, "platform_certificates": ended}, notify_url=url)
+            connector = registry.payments(
+                "wechat_pay", {**given, "platform_certificates": ended, "certificate": ended}, notify_url=url, strict=False
+            )
+            other = connector_with(given, notify_url=url)
+            command, _ = await submitted(other, order(by=waiting_payer))
+            await wechat_pay.confirm(address, str(command.reference))
+            seen = await asyncio.wait_for(received.get(), 10)
+            with pytest.raises(Rejected):
+                connector.parse_webhook(*seen)
+            assert await connector.refresh() is True
+            assert [event.reference for event in connector.parse_webhook(*seen)] == [command.reference]
+            assert isinstance(await connector.fetch(str(command.reference), command), Succeeded)
+            await connector.check()
+            await connector.close()
+            await other.close()
+
+    async def test_a_certificate_that_expires_in_use_verifies_nothing_any_more(
+        self, connect: Callable[..., WechatPayConnector], credentials: Mapping[str, str], own_platform: KeyPair
+    ) -> None:
+        connector = connect(platform_certificates=own_platform.certificate_pem)
+        keys = platform(credentials, own_platform)
+        body = notification(keys, "TRANSACTION.SUCCESS", paid(credentials, "att_1"))
+        assert connector.parse_webhook(their_signing.headers(keys.signing, body), body)
+        connector._keys = {serial: replace(key, expires_at=datetime.now(UTC)) for serial, key in connector._keys.items()}
+        assert refusal(connector, keys, body) == "credentials-invalid"
+
+    async def test_a_public_key_is_never_replaced(self) -> None:
+        async with gateway() as address:
+            connector = connector_with(wechat_pay.credentials(address, public_key=True))
+            await wechat_pay.rotate(address)
+            known = dict(connector._keys)
+            assert await connector.refresh() is False
+            assert connector._keys == known
+            await connector.close()
+
     async def test_certificates_of_somebody_else_are_not_taken(self, order: MakeOrder, stranger: KeyPair) -> None:
         """A server that does not have the API v3 key cannot make itself trusted."""
         async with gateway() as address:
@@ -639,6 +719,93 @@ class TestFaults(Support):
         assert await connector.fetch(str(command.reference), command) == done
         assert await connector.submit(command, "a") == done
         assert await charges(command.payment_id) == [command.total]
+
+    @pytest.mark.parametrize("first", ["the repetition", "the late effect"])
+    async def test_an_effect_that_comes_late_comes_once(
+        self, connector: WechatPayConnector, order: MakeOrder, charges: Books, wechat_pay_address: str, first: str
+    ) -> None:
+        command = await opened(connector, order())
+        async with with_fault(wechat_pay_address, Fault.LATE_EFFECT, late_s=[1.0, 1.0]):
+            assert isinstance(await connector.submit(command, "a"), Unknown)
+        assert await connector.fetch(str(command.reference), command) == NotSubmitted(reference=command.reference)
+        if first == "the late effect":
+            await asyncio.sleep(1.3)
+            assert await charges(command.payment_id) == [command.total]
+        done = Succeeded(reference=command.reference, total=command.total, captured=True)
+        assert await connector.submit(command, "a") == done
+        if first == "the repetition":
+            await asyncio.sleep(1.3)
+        assert await connector.fetch(str(command.reference), command) == done
+        assert await charges(command.payment_id) == [command.total]
+
+    async def test_a_refund_that_comes_late_comes_once(
+        self, connector: WechatPayConnector, order: MakeOrder, given_back: Books, wechat_pay_address: str
+    ) -> None:
+        command, _ = await submitted(connector, order())
+        refund = refund_of(command, money(50))
+        async with with_fault(wechat_pay_address, Fault.LATE_EFFECT, late_s=[1.0, 1.0]):
+            assert isinstance(await connector.submit(refund, "a"), Unknown)
+        assert await connector.fetch(str(command.reference), refund) == NotSubmitted(reference=command.reference)
+        assert isinstance(await connector.submit(refund, "a"), Succeeded)
+        await asyncio.sleep(1.3)
+        assert await given_back(command.payment_id) == [money(50)]
+
+    @pytest.mark.parametrize(
+        ("code", "refund", "expected"),
+        [
+            ("INVALID_REQUEST", "PROCESSING", Pending),
+            ("INVALID_REQUEST", "SUCCESS", Succeeded),
+            ("NOT_ENOUGH", "SUCCESS", Succeeded),
+            ("RESOURCE_NOT_EXISTS", "CLOSED", Declined),
+            ("INVALID_REQUEST", "RESOURCE_NOT_EXISTS", RefusedByProvider),
+            ("NOT_ENOUGH", "RESOURCE_NOT_EXISTS", Declined),
+            ("INVALID_REQUEST", "SYSTEM_ERROR", Unknown),
+            ("INVALID_REQUEST", None, Unknown),
+            # Nobody is asked: what is not sure stays so, and the core asks later.
+            ("SYSTEM_ERROR", "RESOURCE_NOT_EXISTS", Unknown),
+            ("FREQUENCY_LIMITED", "RESOURCE_NOT_EXISTS", Unknown),
+            ("NOWHERE_DOCUMENTED", "RESOURCE_NOT_EXISTS", Unknown),
+        ],
+    )
+    async def test_no_refusal_of_a_refund_counts_before_it_was_asked_for(
+        self,
+        connect: Callable[..., WechatPayConnector],
+        order: MakeOrder,
+        credentials: Mapping[str, str],
+        own_platform: KeyPair,
+        code: str,
+        refund: str | None,
+        expected: type,
+    ) -> None:
+        """Its first request may have been slow and its answer lost, so that the repetition is refused while the refund runs."""
+        command = refund_of(order().model_copy(update={"reference": "att_paid"}), money(50))
+        keys = platform(credentials, own_platform)
+
+        async def answer(request: web.Request) -> web.Response:
+            said: dict[str, Any] = {"code": code}
+            if request.method == "GET":
+                if refund is None:
+                    return web.Response(status=502)
+                said = {"code": refund}
+                if refund in {"PROCESSING", "SUCCESS", "CLOSED"}:
+                    amount = {"total": command.total.minor, "refund": 50, "currency": "CNY"}
+                    numbers = {"out_trade_no": command.reference, "out_refund_no": command.attempt_id}
+                    said = {**numbers, "status": refund, "amount": amount}
+            content = json.dumps(said).encode()
+            status = 400 if "code" in said else 200
+            return web.Response(body=content, status=status, headers=their_signing.headers(keys.signing, content))
+
+        server = web.Application()
+        server.router.add_route("*", "/{path:.*}", answer)
+        runner = web.AppRunner(server)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            address = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            connector = connect(address=address, platform_certificates=own_platform.certificate_pem)
+            assert isinstance(await connector.submit(command, "a"), expected)
+        finally:
+            await runner.cleanup()
 
     @pytest.mark.parametrize(
         "fault", [Fault.CUT, Fault.SLOW, Fault.SERVER_ERROR, Fault.UNKNOWN_CODE, Fault.RATE_LIMIT, Fault.WRONG_AMOUNT]
@@ -862,6 +1029,14 @@ async def ask(call: Callable[..., tuple[int, str]], **arguments: Any) -> tuple[i
     """The SDK waits for its answers, and verifies each that is a success."""
     status, text = await asyncio.to_thread(call, **arguments)
     return status, json.loads(text) if text else None
+
+
+def expired(pair: KeyPair, *, serial: str) -> str:
+    """A certificate under that serial that ended a minute ago."""
+    now, name = datetime.now(UTC), x509.Name([])
+    begun = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(pair.public_key)
+    begun = begun.serial_number(int(serial, 16)).not_valid_before(now - timedelta(days=2))
+    return begun.not_valid_after(now - timedelta(minutes=1)).sign(pair.key, SHA256()).public_bytes(Encoding.PEM).decode()
 
 
 def platform_serial(credentials: Mapping[str, str]) -> str:

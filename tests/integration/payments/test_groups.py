@@ -19,7 +19,7 @@ async def test_the_second_of_a_group_sees_what_the_first_has_done(database: Data
 
     async def freeze(unit: Transaction) -> bool:
         units.append(unit)
-        return await work.freeze_if_contradicted(case.payment_id, lambda payment: f"{payment.total} is wrong", unit)
+        return await work.freeze_if_contradicted(case.payment_id, lambda payment, _: f"{payment.total} is wrong", unit)
 
     async def look(unit: Transaction) -> bool:
         units.append(unit)
@@ -36,7 +36,7 @@ async def test_what_was_only_looked_at_is_there_for_the_next(database: Database,
     group = GroupCommit(database, "payments", prepare=store.prepare)
 
     async def open_it(unit: Transaction) -> str | None:
-        assert not await work.freeze_if_contradicted(case.payment_id, lambda _: None, unit)
+        assert not await work.freeze_if_contradicted(case.payment_id, lambda *_: None, unit)
         plan = await work.open(case.payment_id, unit)
         return plan.attempt.kind if plan else None
 

@@ -76,6 +76,8 @@ def test_other_brackets_and_a_mark_of_the_encoding() -> None:
         details(row(amount="x")),
         details(row(amount="6.505")),
         details(row(amount="NaN")),
+        details(row(amount="1_0.00")),
+        details(row(amount="1e2")),
         details(row(amount="")),
         details(row(title="2026-11-22 20:15:02,2026-11-22 20:15:03").replace("20:15:03,", "", 1)[:60]),
         details(row().replace("2026-11-22 20:15:03", "2026-13-22 20:15:03")),

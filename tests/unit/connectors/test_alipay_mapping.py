@@ -175,7 +175,27 @@ def test_titles_are_what_alipay_takes(text: str, shown: str) -> None:
     assert mapping.title(text) == shown
 
 
-@pytest.mark.parametrize("amount", [None, True, 6.5, "", "x", "6.505", "NaN", "1e400", "9" * 30, [], {}, "Infinity"])
+# Which Python takes for numbers.
+ODD_AMOUNTS = [
+    "1_0.00",
+    "1e2",
+    "1E2",
+    "+6.50",
+    "-6.50",
+    " 6.50",
+    "6.50\n",
+    "6.",
+    ".50",
+    "0x6",
+    "\u0666.50",
+    Decimal("1E+2"),
+    -650,
+]
+
+
+@pytest.mark.parametrize(
+    "amount", [None, True, 6.5, "", "x", "6.505", "NaN", "1e400", "9" * 30, [], {}, "Infinity", *ODD_AMOUNTS]
+)
 def test_what_is_no_amount_is_refused(amount: object) -> None:
     with pytest.raises(ValueError):
         mapping.from_alipay(amount)
@@ -335,7 +355,9 @@ def test_what_is_there_already_has_to_be_asked() -> None:
     assert mapping.error(Call.PAY, mapping.Answer({}, code="ACQ.TRADE_HAS_SUCCESS"), "t1") is None
 
 
-@pytest.mark.parametrize("url", [None, 7, "", "javascript:alert(1)", "https://a b", "https://a\n", "https://ü.example"])
+@pytest.mark.parametrize(
+    "url", [None, 7, "", "javascript:alert(1)", "http://qr.alipay.com/x", "https://a b", "https://a\n", "https://ü.example"]
+)
 def test_only_an_address_is_shown_as_a_code(url: object) -> None:
     answer = mapping.Answer({"out_trade_no": "t1", "qr_code": url})
     assert isinstance(mapping.read_precreated(answer, authorise("precreate")), Unknown)
@@ -364,7 +386,8 @@ def test_a_payment_is_notified_with_its_amount() -> None:
 @pytest.mark.parametrize("status", ["WAIT_BUYER_PAY", "TRADE_CLOSED", "SOMETHING"])
 def test_where_nothing_was_paid_no_amount_is_said(status: str) -> None:
     event = mapping.read_notification({**NOTICE, "trade_status": status})
-    assert event is not None and event.amount is None
+    assert event is not None
+    assert (event.kind, event.amount, event.attempt_id, event.note) == ("payment", None, None, status)
 
 
 def test_a_refund_is_notified_without_an_amount_as_alipay_adds_them_up() -> None:
@@ -372,7 +395,7 @@ def test_a_refund_is_notified_without_an_amount_as_alipay_adds_them_up() -> None
         {**NOTICE, "refund_fee": "5.00", "out_biz_no": "r2", "gmt_refund": "2026-11-22 21:00:00.123"}
     )
     assert event is not None
-    assert (event.kind, event.amount) == ("refund", None)
+    assert (event.kind, event.amount, event.attempt_id, event.note) == ("refund", None, "r2", "TRADE_SUCCESS")
     assert event.occurred_at == datetime(2026, 11, 22, 13, 0, tzinfo=UTC)
 
 

@@ -161,6 +161,23 @@ def test_expired_and_future_certificates_are_refused_where_no_other_is_valid(goo
     assert "expired" in refused({**good, "certificate": old}, "certificate")
 
 
+def test_an_account_in_use_is_taken_though_certificates_have_expired(good: Mapping[str, str], keys: Keys) -> None:
+    old = certificate(keys.signing.key, begins=NOW - timedelta(days=9), ends=NOW - timedelta(seconds=1))
+    account = load({**good, "platform_certificates": old, "certificate": old}, strict=False)
+    # They verify nothing; but new ones may be fetched.
+    assert account.platform_keys == {} and account.certificates
+    for wrong in (
+        {"platform_certificates": SHA1_CERTIFICATE},
+        {"platform_certificates": "hello"},
+        {"platform_certificates": ""},
+        {"api_v3_key": ""},
+        {"api_v3_key": "k" * 31},
+        {"private_key": ""},
+    ):
+        with pytest.raises(Misconfigured):
+            connect({**good, **wrong}, notify_url=None, strict=False)
+
+
 def test_a_certificate_signed_with_sha1_is_refused(good: Mapping[str, str]) -> None:
     assert "SHA-1" in refused({**good, "platform_certificates": SHA1_CERTIFICATE}, "platform_certificates")
     # Not even beside a good one.
