@@ -83,11 +83,11 @@ class FaultyGateway:
             await _cut(send)
             return
         if fault is Fault.LATE_EFFECT:
-            body = await _body(receive)
-            await _cut(send)
-            task = asyncio.create_task(self._later(scope, body))
+            # First, because the server ends whoever cuts the line.
+            task = asyncio.create_task(self._later(scope, await _body(receive)))
             self._late.add(task)
             task.add_done_callback(self._late.discard)
+            await _cut(send)
             return
         if fault is Fault.SERVER_ERROR and self.faults.toss():
             await Response("oops", 502)(scope, receive, send)

@@ -63,7 +63,7 @@ class StoredPayment:
 
 @dataclass(frozen=True)
 class StoredAttempt:
-    """`begun_at` is None while it waits for a worker, `next_ask_at` while nobody is to ask about it."""
+    """`begun_at` is None while it waits for a worker, `next_ask_at` while nobody is to ask about it. `refused`: as in Unknown."""
 
     id: AttemptId
     kind: str
@@ -76,6 +76,7 @@ class StoredAttempt:
     created_at: datetime
     trace: str | None
     submitted_at: datetime | None = None
+    refused: str | None = None
 
 
 def _payment(row: Any) -> StoredPayment:
@@ -255,6 +256,7 @@ def _attempt(row: Row[Any]) -> StoredAttempt:
         created_at=row.created_at,
         trace=row.trace,
         submitted_at=row.submitted_at,
+        refused=(row.detail or {}).get("refused"),
     )
 
 

@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol
 
 from connectors.ports import PaymentConnector
@@ -79,6 +79,7 @@ class Plan:
     connector: PaymentConnector
     begun_at: datetime
     leased_until: datetime
+    arrives_within: timedelta
     resumed: bool
     only_ask: bool = False
     watching: bool = False
@@ -94,7 +95,7 @@ class Plan:
     def submitted_lately(self) -> bool:
         """Whether an earlier request of this attempt may still be on its way."""
         last = self.attempt.submitted_at or self.begun_at
-        return self.resumed and datetime.now(UTC) - last < service.ARRIVES_WITHIN
+        return self.resumed and datetime.now(UTC) - last < self.arrives_within
 
     def waited_too_long(self, found: Actionable) -> bool:
         """Whether the payer, who was to act, has not in time."""
@@ -119,6 +120,7 @@ class PaymentWork:
         worker: str = "worker",
         denied: DeniedParties | None = None,
         schedule: Sequence[float] = service.ASK_AGAIN_AFTER_S,
+        arrives_within: timedelta = service.ARRIVES_WITHIN,
     ) -> None:
         self._database = database
         self._connectors = connectors
@@ -126,6 +128,7 @@ class PaymentWork:
         self.worker = worker
         self._denied = denied or DeniedParties(None)
         self._schedule = schedule
+        self._arrives_within = arrives_within
 
     async def open(
         self,
@@ -169,6 +172,7 @@ class PaymentWork:
             connector=connector,
             begun_at=attempt.begun_at or now,
             leased_until=now + service.LEASE,
+            arrives_within=self._arrives_within,
             resumed=attempt.begun_at is not None,
             only_ask=only_ask,
             by_operator=by_operator,
@@ -189,6 +193,7 @@ class PaymentWork:
             connector=self._connector(payment),
             begun_at=attempt.begun_at or now,
             leased_until=now + service.LEASE,
+            arrives_within=self._arrives_within,
             resumed=True,
             only_ask=True,
             watching=True,
@@ -296,6 +301,9 @@ class PaymentWork:
             return RefusedByProvider(reference=command.reference, code=reason, message="it was not sent")
         if resumed and not plan.may_submit_again:
             return RefusedByProvider(reference=command.reference, code="never_submitted", message="it never arrived")
+        if plan.attempt.refused and plan.submitted_lately:
+            # To send it again would only put off the moment from which on a refusal counts.
+            return _not_yet_refused(command, plan.attempt.refused)
         if plan.must_hurry:
             raise LeaseLost(plan.attempt.id)
         if not resumed:
@@ -310,8 +318,7 @@ class PaymentWork:
                 raise LeaseLost(plan.attempt.id)
         outcome = await plan.connector.submit(command, plan.attempt.id)
         if isinstance(outcome, Declined | RefusedByProvider) and plan.submitted_lately:
-            reason = f"refused ({outcome.code}) while an earlier request may be on its way"
-            return Unknown(reference=command.reference, reason=reason)
+            return _not_yet_refused(command, outcome.code)
         return outcome
 
     def _why_not(self, plan: Plan) -> _GivenUp | None:
@@ -364,6 +371,8 @@ class PaymentWork:
         if plan.only_ask and not service.is_final(outcome) and not isinstance(outcome, Mismatched):
             return None  # whoever is at it, or the janitor's schedule, goes on as before
         now = datetime.now(UTC)
+        if isinstance(outcome, Unknown) and outcome.refused is None:
+            outcome = outcome.model_copy(update={"refused": attempt.refused})
         final = service.is_final(outcome)
         if isinstance(outcome, Mismatched):
             await self._freeze(unit, payment, outcome.reason)
@@ -376,6 +385,7 @@ class PaymentWork:
             now,
             schedule=self._schedule,
             ask_every=plan.connector.capabilities.ask_every if attempt.kind == "authorise" else None,
+            refusal_counts_at=(attempt.submitted_at or plan.begun_at) + self._arrives_within,
         )
         if not final and ask_at is None and not isinstance(outcome, Mismatched):
             log.error("%s: nobody asks about its %s any more; a person has to look", payment.id, attempt.kind)
@@ -487,6 +497,11 @@ class PaymentWork:
         metrics.count("augenblick.payments", state=state, provider=payment.provider)
         if state is PaymentState.CAPTURED and cause is not None and cause.capturedat:
             metrics.record("augenblick.glance_to_paid", (now - cause.capturedat).total_seconds())
+
+
+def _not_yet_refused(command: Command, code: str) -> Unknown:
+    reason = f"refused ({code}) while an earlier request may be on its way"
+    return Unknown(reference=command.reference, reason=reason, refused=code)
 
 
 class Contradicts(Protocol):

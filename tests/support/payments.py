@@ -183,7 +183,7 @@ class Case:
     payment_id: PaymentId
     due: Event
     denied: DeniedParties = field(default_factory=lambda: DeniedParties(None))
-    worker: str = "test-0"
+    worker: str = field(default_factory=lambda: f"test-{uuid4().hex}")
 
     def work(self, provider: PaymentConnector | None = None, sealer: Sealer | None = None) -> PaymentWork:
         connected = Connected(provider or self.provider)

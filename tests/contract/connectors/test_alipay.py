@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from connectors.conformance.payments import BROKEN_ANSWERS, MakeOrder, PaymentConformance, cancel_of, opened, refund_of
 from connectors.payments.alipay import AlipayConnector, mapping, signing
 from connectors.payments.alipay.codes import Call
+from connectors.payments.alipay.connector import _Lost
 from connectors.payments.alipay.credentials import Protocol, read
 from connectors.ports import PaymentConnector
 from infra.sandbox import alipay
@@ -255,18 +256,25 @@ class TestAlipay(PaymentConformance):
         assert await connector.fetch(str(command.reference), command) == paid
         assert await charges(command.payment_id) == [command.total]
 
+    @pytest.mark.parametrize("lost", ["at once", "in silence"])
     async def test_where_the_answer_with_the_code_was_lost_it_is_asked_for_once_more(
-        self, connector: PaymentConnector, order: MakeOrder, address: str
+        self, connector: PaymentConnector, order: MakeOrder, address: str, monkeypatch: pytest.MonkeyPatch, lost: str
     ) -> None:
         payer = Payer(provider="alipay", customer="", payment_method="precreate")
         command = await opened(connector, order(by=payer))
-        await alipay.set_faults(address, hang=True)
-        try:
-            submitting = asyncio.create_task(connector.submit(command, "a"))
-            await asyncio.sleep(1.2)  # of the 2 s that a call may take, a third is over
-        finally:
-            await alipay.set_faults(address, hang=False)
-        asked = await submitting
+        assert isinstance(connector, AlipayConnector)
+        real, sent = connector._send, 0
+
+        async def losing(*request: Any) -> Any:
+            nonlocal sent
+            answer, sent = await real(*request), sent + 1
+            if sent == 1:
+                await asyncio.sleep(60 if lost == "in silence" else 0)
+                raise _Lost("no complete answer")
+            return answer
+
+        monkeypatch.setattr(connector, "_send", losing)
+        asked = await connector.submit(command, "a")
         assert isinstance(asked, Actionable) and asked.url == f"https://qr.alipay.com/sandbox{command.reference}"
         assert len([trade for trade in await alipay.books(address) if trade.note == command.payment_id]) == 1
 

@@ -33,6 +33,9 @@ MODULE = "tests.integration.payments.invented_provider"
 KEY = base64.b64encode(bytes(range(32))).decode()
 """The key of the fixture `sealer`."""
 
+NO_TRIGGERS = text("SET LOCAL session_replication_role = replica")
+"""As somebody who may do anything: until the transaction ends there are no triggers and no foreign keys."""
+
 
 @dataclass(frozen=True)
 class Paid:
@@ -132,7 +135,7 @@ class Operated:
     async def tamper(self, *statements: str, **values: object) -> None:
         """As somebody who may do anything to the database."""
         async with self.database.transaction() as connection:
-            await connection.execute(text("SET LOCAL session_replication_role = replica"))  # no trigger, no foreign key
+            await connection.execute(NO_TRIGGERS)
             for statement in statements:
                 await connection.execute(text(statement), values)
 

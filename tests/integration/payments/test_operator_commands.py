@@ -171,7 +171,7 @@ async def contradicted(operated: Operated) -> Paid:
     """It was declined, and then the provider said that it was paid: frozen, with nothing running."""
     paid = await unknown(operated, Declined(reference=None, code="no_funds", message="no"))
     async with transaction(operated.database) as unit:
-        assert await operated.work.freeze_if_contradicted(paid.payment_id, lambda _: "it was paid after it had ended", unit)
+        assert await operated.work.freeze_if_contradicted(paid.payment_id, lambda *_: "it was paid after it had ended", unit)
     return paid
 
 

@@ -53,7 +53,7 @@ async def test_a_worker_that_dies_after_the_charge_is_succeeded_without_a_second
     await case.clean()
     assert await case.state() == "submitting", "as far as anybody knows, the worker is still at it"
     async with transaction(case.database) as unit:
-        assert await store.take_back(unit.connection, case.worker) == 1, "its successor knows better"
+        assert await store.take_back(unit.connection, case.worker) >= 1, "its successor knows better"
     await case.clean()
     assert (await case.state(), case.provider.charged) == ("captured", 1)
 
