@@ -56,6 +56,9 @@ contracts: .venv/.done ## write the generated contracts in docs/
 bench: setup ## the benchmarks, each beside its peer
 	$(BIN)/python -m benchmarks.glance
 	$(BIN)/python -m benchmarks.consume
+	$(BIN)/python -m benchmarks.payments overhead
+	$(BIN)/python -m benchmarks.payments rate
+	$(BIN)/python -m benchmarks.payments isolation
 
 browser: ## Chromium for the console's tests
 	@command -v chromium >/dev/null || [ -n "$${CHROMIUM:-}" ] || { \

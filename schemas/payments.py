@@ -387,8 +387,8 @@ class Cancelled(_Outcome):
 
 
 class Unknown(_Outcome):
-    """It may have happened. `reason` says what was seen instead of an answer. `refused`: the code of a refusal that does not count
-    yet, because an earlier request of the same attempt may still be on its way."""
+    """It may have happened. `reason` says what was seen instead of an answer. `refused`: the code of a refusal that does not
+    count yet, because an earlier request of the same attempt may still be on its way."""
 
     kind: Literal["unknown"] = "unknown"
     reason: str

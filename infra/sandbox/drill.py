@@ -61,6 +61,8 @@ _SETTINGS = {
     "AUGENBLICK_WEBHOOK_TIMEOUT_S": "2",
     "AUGENBLICK_WEBHOOK_SCHEDULE_S": "0.5,1,2,4,8,8,8",
     "AUGENBLICK_JANITOR_SCHEDULE_S": "0.5,1,2,3",
+    # Twice as long as a request is ever held up on the sandbox's lines.
+    "AUGENBLICK_PROVIDER_REQUEST_LIVES_S": "20",
 }
 
 

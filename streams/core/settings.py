@@ -44,6 +44,11 @@ class Settings(BaseSettings):
         default=None,
         description="seconds after which a provider is asked about an unknown payment, again and again, by commas: 5,30,300,3600",
     )
+    provider_request_lives_s: float = Field(
+        default=120,
+        ge=5,
+        description="how long a request may be on its way to a provider: until then a refusal of its repetition does not count",
+    )
     provider_calls: int = Field(default=32, ge=1, le=256, description="calls to one payment provider at once, in one worker")
     trace_page: str | None = Field(
         default=None, description="where a trace can be seen, with {trace_id}: http://host:9411/zipkin/traces/{trace_id}"

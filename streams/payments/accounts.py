@@ -49,9 +49,7 @@ class Accounts:
         if made is not None and made[0] == account.changed_at:
             return made[1]
         credentials = json.loads(self._sealer.open(account.credentials_sealed, _context(account.id)))
-        connector = registry.payments(
-            account.provider, credentials, notify_url=self._notify_url(account), strict=False
-        )
+        connector = registry.payments(account.provider, credentials, notify_url=self._notify_url(account), strict=False)
         # One that is replaced may still be calling; it is closed with the process.
         self._made[account.id] = (account.changed_at, connector)
         return connector

@@ -4,7 +4,7 @@ An event is done when its command is on record as this worker's: the call goes o
 hangs holds up no event, and what a dead worker had in hand is taken back by its successor, or by the janitor.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from schemas.events import Event
 from schemas.payments import PaymentDue, ProviderNotified
@@ -83,6 +83,7 @@ def payment_work(parts: Parts, role: str) -> PaymentWork:
         worker=f"{role}-{settings.worker_instance}",
         denied=DeniedParties(settings.denied_parties_file),
         schedule=settings.janitor_schedule_s or service.ASK_AGAIN_AFTER_S,
+        arrives_within=timedelta(seconds=settings.provider_request_lives_s),
     )
 
 

@@ -42,17 +42,28 @@ ARRIVES_WITHIN = timedelta(minutes=2)
 
 
 def ask_again_at(
-    outcome: Outcome, asked: int, begun_at: datetime, now: datetime, *, schedule: Sequence[float], ask_every: timedelta | None
+    outcome: Outcome,
+    asked: int,
+    begun_at: datetime,
+    now: datetime,
+    *,
+    schedule: Sequence[float],
+    ask_every: timedelta | None,
+    refusal_counts_at: datetime | None = None,
 ) -> datetime | None:
     """When the provider is asked next, or None when a person has to look: it stays unknown, which is the truth. `ask_every`:
-    while the payer is to act, where there is a payer who is."""
+    while the payer is to act, where there is a payer who is. `refusal_counts_at`: from when on no earlier request can be on its
+    way."""
     if isinstance(outcome, Mismatched):
         return None
     if isinstance(outcome, Actionable) and ask_every is not None:
         return now + ask_every
     if now - begun_at > GIVE_UP_AFTER:
         return None
-    return now + timedelta(seconds=schedule[min(asked, len(schedule) - 1)])
+    next_at = now + timedelta(seconds=schedule[min(asked, len(schedule) - 1)])
+    if isinstance(outcome, Unknown) and outcome.refused and refusal_counts_at is not None and refusal_counts_at > now:
+        return min(next_at, refusal_counts_at)
+    return next_at
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,29 @@ async def test_a_refusal_counts_only_when_no_earlier_request_can_be_on_its_way(c
     assert await case.state() == "declined"
 
 
+async def test_what_was_refused_is_not_sent_again_before_a_refusal_counts(case: Case) -> None:
+    """However often the janitor looks: each time it were sent would put that moment off."""
+    case.provider = LosesRequests()
+    await case.handle()
+    case.provider.decline = True
+    for _ in range(4):
+        await case.time_passes()
+        await case.clean()
+    assert case.provider.submitted == ["lost authorise", "authorise"]
+    async with case.database.transaction() as connection:
+        attempt = (await connection.execute(select(attempts).where(attempts.c.payment_id == case.payment_id))).one()
+    # It is looked at as soon as one counts, not when the schedule says.
+    assert attempt.next_ask_at == attempt.submitted_at + service.ARRIVES_WITHIN
+    await case.change("submitted_at = now() - interval '3 minutes'", "attempts")
+    # A question without an answer does not make it forgotten.
+    case.provider.says = Unknown(reference=attempt.reference, reason="no answer")
+    for _ in range(2):
+        await case.time_passes()
+        await case.clean()
+    assert await case.state() == "declined"
+    assert case.provider.submitted == ["lost authorise", "authorise", "authorise"]
+
+
 async def test_what_was_sent_again_a_moment_ago_is_not_given_up(case: Case) -> None:
     """The provider does not know it yet; what was sent last may still arrive."""
 
