@@ -27,7 +27,3 @@ async def claim_all(connection: AsyncConnection, consumer: str, event_ids: Colle
 async def claim(connection: AsyncConnection, consumer: str, event_id: str) -> bool:
     """True the first time."""
     return bool(await claim_all(connection, consumer, [event_id]))
-
-
-async def was_handled(connection: AsyncConnection, consumer: str, event_id: str) -> bool:
-    return await _FIND.first(connection, consumer=consumer, event_id=event_id) is not None
