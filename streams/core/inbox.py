@@ -2,10 +2,9 @@
 
 from collections.abc import Collection
 
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from schemas.tables import inbox
 from streams.core.statements import Statement
 
 _CLAIM = Statement(
@@ -13,9 +12,6 @@ _CLAIM = Statement(
     INSERT INTO inbox (consumer, event_id) SELECT :consumer, event_id FROM unnest(CAST(:event_ids AS text[])) AS given (event_id)
     ON CONFLICT DO NOTHING RETURNING event_id
     """)
-)
-_FIND = Statement(
-    select(inbox.c.event_id).where(inbox.c.consumer == bindparam("consumer"), inbox.c.event_id == bindparam("event_id"))
 )
 
 
