@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 
+import stamina
+
 from schemas.payments import Outcome, Unknown
 from streams.core.database import Database, is_unavailable
 from streams.core.deadletters import Reason
@@ -65,10 +67,7 @@ class Calls:
                     return
                 outcome = await self._call(plan)
 
-            async def settle(unit: Transaction) -> None:
-                await self._work.settle(plan, outcome, unit)
-
-            await self._settling.run(settle, about=plan.payment.id)
+            await self._settle(plan, outcome)
         except LeaseLost:
             return  # whoever has it now goes on; if nobody has, it is due when the lease has ended
         except Exception as error:
@@ -78,6 +77,20 @@ class Calls:
                 await self._put_off(plan, service.LEASE)
         finally:
             self._under_way[provider] -= 1
+
+    async def _settle(self, plan: Plan, outcome: Outcome) -> None:
+        """What is known is not thrown away because the database is away for a moment: settling may be repeated, and is, for as
+        long as the attempt is ours."""
+
+        async def settle(unit: Transaction) -> None:
+            await self._work.settle(plan, outcome, unit)
+
+        left_s = (plan.leased_until - datetime.now(UTC)).total_seconds()
+        async for attempt in stamina.retry_context(
+            on=is_unavailable, attempts=None, timeout=max(left_s, 0.1), wait_initial=0.1, wait_max=2.0
+        ):
+            with attempt:
+                await self._settling.run(settle, about=plan.payment.id)
 
     async def _call(self, plan: Plan) -> Outcome:
         try:

@@ -233,6 +233,21 @@ async def test_a_call_that_takes_too_long_is_unknown(case: Case, monkeypatch: py
     assert (await case.state(), case.provider.charged) == ("captured", 1)
 
 
+async def test_a_database_that_is_away_for_a_moment_costs_no_answer(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, away = case.work(), [2]
+    settled = work.settle
+
+    async def settle(*arguments: Any) -> None:
+        if away[0]:
+            away[0] -= 1
+            raise ConnectionError("the server closed the connection")
+        await settled(*arguments)
+
+    monkeypatch.setattr(work, "settle", settle)
+    await case.handle(work=work)
+    assert (await case.state(), case.provider.charged, case.provider.asked, away) == ("captured", 1, 0, [0])
+
+
 async def test_a_reservation_that_ended_by_itself_expires(reserved: Case) -> None:
     await reserved.clean()
     assert reserved.provider.asked == 0, "a day has not passed"
