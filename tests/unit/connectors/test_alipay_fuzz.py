@@ -20,7 +20,7 @@ MADE = keys.make()
 ACCOUNT = read(MADE.credentials("v1"))
 CONNECTOR = AlipayConnector(ACCOUNT)
 METHOD = "alipay.trade.query"
-CASES = settings(max_examples=5000, deadline=None)
+CASES = settings(max_examples=3000, deadline=None)
 FEWER_CASES = settings(max_examples=2000, deadline=None)
 
 SIGNED = (
