@@ -5,7 +5,7 @@ overhead    what the platform adds to one payment: approval sent → provider ca
 rate        paid journeys a second, from the wish to pay to the outcome, by as many wearers as keep everything busy; then the
             latency at PER_SECOND (half of what was reached, unless given). Limit: the connector and the provider alone, as fast
             as they go. Says what each process costs.
-isolation   the p95 of one provider's payments, alone and while another provider hangs.
+isolation   the p95 of one provider's payments, alone and while another provider (WeChat Pay's sandbox gateway) hangs.
 
 Wishes and approvals go straight to Kafka, as the gateway puts them there; everything behind the gateway is the platform's own
 processes. The provider is the Alipay sandbox gateway, which takes 20 ms for an answer and sends its notifications; every payment
@@ -42,7 +42,7 @@ from connectors.ports import PaymentConnector
 from infra.local.platform import Platform
 from infra.local.ports import choose_ports
 from infra.local.stack import LocalStack
-from infra.sandbox import alipay
+from infra.sandbox import alipay, providers
 from infra.sandbox.glasses import DeviceKey
 from schemas.events import Event, from_kafka, new_event, to_kafka
 from schemas.ids import AttemptId, DeviceId, JourneyId, MerchantId, OfferId, OrderId, PaymentId
@@ -145,17 +145,17 @@ class World:
     log: Path
     merchants: list[MerchantId] = field(default_factory=list)
 
-    async def settle(self, count: int, provider: str | None = None) -> list[Wearer]:
+    async def settle(self, count: int, provider: str = "alipay", address: str = "") -> list[Wearer]:
         """So many wearers, with glasses on their noses, and a merchant whose account is with the provider at this address."""
-        address = provider or self.provider
-        credentials = alipay.credentials(address)
+        sandbox, address = providers.find(provider), address or self.provider
+        credentials = sandbox.credentials(address)
         made = []
         async with self.database.transaction() as connection:
             maker, _ = await provisioning.add_maker(connection, "Bench")
             merchant, _ = await provisioning.add_merchant(connection, "Teahouse")
-            await accounts.add(connection, self.sealer, merchant, "alipay", credentials)
+            await accounts.add(connection, self.sealer, merchant, provider, credentials)
         for _ in range(count):
-            key, payer = DeviceKey(), await alipay.seed_payer(address)
+            key, payer = DeviceKey(), await sandbox.seed_payer(address)
             async with self.database.transaction() as connection:
                 device = await provisioning.add_device(
                     connection,
@@ -243,6 +243,10 @@ async def running() -> AsyncIterator[World]:
 
 async def _is_ready(address: str) -> bool:
     return await alipay.is_ready(address)
+
+
+async def _answers(provider: providers.SandboxProvider, address: str) -> bool:
+    return await provider.is_ready(address)
 
 
 # What the platform adds.
@@ -456,30 +460,31 @@ def _print_times(title: str, made: Sequence[Journey]) -> None:
 async def isolation(seconds: float) -> None:
     async with running() as world, AsyncExitStack() as closing:
         port = choose_ports(["hanging-gateway"], world.stack.layout.run / "hanging-ports.json")["hanging-gateway"]
-        address = alipay.address(port)
+        hanging = providers.find("wechat_pay")
+        address = hanging.address(port)
         await world.stack.supervisor.start(
             [
                 ProcessSpec(
                     name="hanging-sandbox",
-                    argv=alipay.argv(port),
+                    argv=hanging.argv(port),
                     log_file=world.stack.layout.log_file("hanging-sandbox"),
-                    ready=partial(_is_ready, address),
+                    ready=partial(_answers, hanging, address),
                 )
             ]
         )
-        healthy, stuck = await world.settle(16), await world.settle(48, address)
+        healthy, stuck = await world.settle(16), await world.settle(48, "wechat_pay", address)
         shown = await world.offer(healthy, 400)
         queues = {wearer.device: iter([each for each in shown if each[0] is wearer]) for wearer in healthy}
         await _open_loop(world, queues, 15.0, 8.0)
         alone = await _open_loop(world, queues, 15.0, seconds)
-        await alipay.set_faults(address, hang=True)
+        await hanging.set_faults(address, hang=True)
         blocked = [
             asyncio.create_task(world.wearers.buy(wearer, offer, journey))
             for wearer, offer, journey in await world.offer(stuck, 1)
         ]
         await asyncio.sleep(2)
         beside = await _open_loop(world, queues, 15.0, seconds)
-        await alipay.set_faults(address, hang=False)
+        await hanging.set_faults(address, hang=False)
         for task in blocked:
             task.cancel()
         await asyncio.gather(*blocked, return_exceptions=True)
