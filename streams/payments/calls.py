@@ -32,7 +32,8 @@ class Calls:
     def __init__(self, name: str, database: Database, work: PaymentWork, *, at_once: int) -> None:
         self._database = database
         self._work = work
-        self._settling = GroupCommit(database, name, prepare=store.prepare)
+        # Also in settling: when many calls to one that hangs end at once, the others' answers are not behind them.
+        self._settling: defaultdict[str, GroupCommit] = defaultdict(lambda: GroupCommit(database, name, prepare=store.prepare))
         self._at_once = at_once
         self._lanes: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(at_once))
         self._under_way: Counter[str] = Counter()
@@ -90,7 +91,7 @@ class Calls:
             on=is_unavailable, attempts=None, timeout=max(left_s, 0.1), wait_initial=0.1, wait_max=2.0
         ):
             with attempt:
-                await self._settling.run(settle, about=plan.payment.id)
+                await self._settling[plan.payment.provider].run(settle, about=plan.payment.id)
 
     async def _call(self, plan: Plan) -> Outcome:
         try:
