@@ -7,7 +7,8 @@ verify → insert-or-ignore → acknowledge, in this order; then the payments st
     for no payment of ours                 kept as `unmatched`, acknowledged, counted
     repeated                               acknowledged and counted, nothing else
     out of order, or before our answer     no matter: it is a hint to ask the provider, never the answer itself
-    about another amount                   the payment is frozen (streams/payments)
+    about another amount, a refund that
+    nobody asked for, a reversal           the payment is frozen (streams/payments)
     nothing new                            kept as `processed`: its payment's commands have all ended, and it contradicts nothing
 """
 

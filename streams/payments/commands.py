@@ -25,7 +25,6 @@ RequestedBy = Literal["merchant", "operator"]
 
 _SOURCE = "/payments"
 
-
 _TOUCH_S = 3.0
 _LOOK_S = 0.1
 
@@ -54,14 +53,14 @@ async def request(
 ) -> AttemptId | None:
     """Put the command on record and have it carried out; None where it was done at once. `amount` None is all there is; with
     `merchant_id` only for that merchant's payments. Raises Rejected where it cannot be now, or ever."""
-    payment = await store.lock_payment(unit.connection, payment_id)
+    payment, running = await store.current(unit, payment_id)
     if payment is None or merchant_id not in (None, payment.merchant_id):
         raise Rejected("not-found", "there is no such payment of yours")
     if kind == "cancel" and amount is not None:
         raise Rejected("request-invalid", "a payment is cancelled as a whole: leave the amount out")
     if payment.frozen:
         raise Rejected("payment-frozen", "an answer of the provider did not fit this payment", instance=payment.id)
-    if (running := await store.running_attempt(unit.connection, payment.id)) is not None:
+    if running is not None:
         raise Rejected("payment-busy", f"its {running.kind} has not ended yet", instance=payment.id)
     whole = service.must_be_possible(kind, amount, payment.state, payment.total, payment.captured, payment.refunded)
     now = datetime.now(UTC)
