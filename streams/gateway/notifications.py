@@ -40,8 +40,9 @@ _SOURCE = "/gateway/notifications"
 # Credentials change rarely: an account is looked up again after so many seconds, and whenever a signature does not fit.
 _FRESH_S = 5.0
 
-# A notification often comes just before the provider's answer to our own call, which makes it superfluous. For so long it may.
-_WAITS_S = (0.05, 0.15, 0.3)
+# A notification often comes just before the provider's answer to our own call, which makes it superfluous once that is on record.
+# To look at once would nearly always be too early.
+_WAITS_S = (0.08, 0.15, 0.3)
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,12 @@ class Notifications:
 
     async def _take(self, account: Account, event: ProviderEvent) -> str:
         """Put it on record, once, and have it looked at. Returns what became of it."""
-        for wait in (*_WAITS_S, 0.0):
-            keep = partial(self._keep, account, event, whoever_is_at_work=not wait)
-            outcome = await self._group.run(keep)
+        for wait in _WAITS_S:
+            await asyncio.sleep(wait)
+            last = wait == _WAITS_S[-1]
+            outcome = await self._group.run(partial(self._keep, account, event, whoever_is_at_work=last))
             if outcome is not None:
                 return outcome
-            await asyncio.sleep(wait)
         raise AssertionError("unreachable: the last time, it is kept in any case")
 
     async def _keep(self, account: Account, event: ProviderEvent, unit: Transaction, *, whoever_is_at_work: bool) -> str | None:

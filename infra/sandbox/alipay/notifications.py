@@ -2,22 +2,22 @@
 
 import asyncio
 import json
-import ssl
 from datetime import datetime
 from urllib.parse import urlencode, urlsplit
 from uuid import uuid4
 
-import httpx
-
+from connectors.http import Deadlines, HttpClient
 from connectors.payments.alipay import signing
 from infra.sandbox.alipay.keys import APP_ID, SELLER_ID, Keys
 from infra.sandbox.alipay.ledger import ZONE, Refund, Trade, clock, yuan
 from infra.sandbox.faults import Fault
+from schemas.errors import OutcomeUnknown, Retryable
 
 # Alipay repeats after 4, 10 and 10 minutes, 1, 2, 6 and 15 hours.
 REPEATED_AFTER_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 DISORDERED_BY_S = 1.5
 _AT_ONCE = 20
+_FORM = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -27,20 +27,14 @@ class Notifier:
     def __init__(self, keys: Keys, *, repeated_after_s: tuple[float, ...] = REPEATED_AFTER_S) -> None:
         self._keys = keys
         self._repeated_after_s = repeated_after_s
-        self._client = httpx.AsyncClient(
-            timeout=5,
-            trust_env=False,
-            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            limits=httpx.Limits(max_connections=_AT_ONCE),
-        )
-        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._client = HttpClient(allow_private=True, deadlines=Deadlines(total=5), max_connections=_AT_ONCE)
         self._running: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
-        await self._client.aclose()
+        await self._client.close()
 
     def tell(self, trade: Trade, refund: Refund | None, fault: Fault | None) -> None:
         """`fault` says what may go wrong with it: sent thrice, or so late that later ones overtake it."""
@@ -99,15 +93,10 @@ class Notifier:
         await asyncio.sleep(delay_s)
         for wait_s in (*self._repeated_after_s, None):
             try:
-                async with self._turns:
-                    answer = await self._client.post(
-                        url,
-                        content=self.signed(fields),
-                        headers={"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"},
-                    )
-                if answer.text.strip() == "success":
+                answer = await self._client.post(url, self.signed(fields), headers=_FORM)
+                if answer.body.strip() == b"success":
                     return
-            except httpx.HTTPError:
+            except (Retryable, OutcomeUnknown):
                 pass
             if wait_s is not None:
                 await asyncio.sleep(wait_s)

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-import httpx
-
+from connectors.http import Deadlines, HttpClient
 from infra.sandbox.faults import Fault
 from infra.sandbox.wechat_pay import signing
 from infra.sandbox.wechat_pay.keys import Keys
 from infra.sandbox.wechat_pay.ledger import ZONE
+from schemas.errors import OutcomeUnknown, Retryable
 
 RETRIES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """WeChat Pay's own are 15 s to 6 h, fifteen of them."""
@@ -26,7 +26,7 @@ class Notifier:
     """Sends in the background; what is not sent at the end is dropped, as merchants have to ask anyway."""
 
     def __init__(self) -> None:
-        self._client = httpx.AsyncClient(timeout=5, trust_env=False)
+        self._client = HttpClient(allow_private=True, deadlines=Deadlines(total=5))
         self._running: set[asyncio.Task[None]] = set()
         self.acknowledged = 0
 
@@ -34,7 +34,7 @@ class Notifier:
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
-        await self._client.aclose()
+        await self._client.close()
 
     def send(self, url: str, keys: Keys, kind: str, resource: dict[str, Any], fault: Fault | None) -> None:
         body = notification(keys, kind, resource)
@@ -48,10 +48,10 @@ class Notifier:
         for wait in (late, *RETRIES_S):
             await asyncio.sleep(wait)
             try:
-                answer = await self._client.post(url, content=body, headers=signing.headers(keys.signing, body))
-            except httpx.HTTPError:
+                answer = await self._client.post(url, body, headers=signing.headers(keys.signing, body))
+            except (Retryable, OutcomeUnknown):
                 continue
-            if answer.status_code in {200, 204}:
+            if answer.status in {200, 204}:
                 self.acknowledged += 1
                 return
 

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -364,22 +364,43 @@ def test_retry_after_as_a_date() -> None:
     assert seconds is not None and 85 < seconds <= 90
 
 
-async def test_instrumentation_sees_the_calls() -> None:
-    from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+async def test_a_call_is_a_span_that_names_the_server_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     exporter, provider, heard = InMemorySpanExporter(), TracerProvider(), []
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    HTTPXClientInstrumentor().instrument(tracer_provider=provider)
-    try:
-        async with server(saying(OK, heard)) as port, HttpClient(allow_private=True) as client:
-            await client.post(f"http://127.0.0.1:{port}/", b"")
-    finally:
-        HTTPXClientInstrumentor().uninstrument()
-    assert b"traceparent" in heard[0]
-    assert len(exporter.get_finished_spans()) == 1
+    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    async with server(saying(OK, heard)) as port, HttpClient(allow_private=True) as client:
+        await client.post(f"http://127.0.0.1:{port}/hooks/secret?key=secret", b"")
+    async with HttpClient(allow_private=True) as client:
+        with pytest.raises(Retryable):
+            await client.post(f"http://127.0.0.1:{port}/hooks/secret", b"")
+    answered, failed = exporter.get_finished_spans()
+    assert b"traceparent: 00-" in heard[0]
+    assert answered.attributes is not None and answered.attributes["http.response.status_code"] == 200
+    assert failed.attributes is not None and failed.attributes["error.type"] == "Retryable"
+    assert "secret" not in answered.to_json() + failed.to_json()
+
+
+async def test_a_signed_address_goes_out_as_it_is() -> None:
+    heard: list[bytes] = []
+    async with server(saying(OK, heard)) as port, HttpClient(allow_private=True) as client:
+        await client.post(f"http://127.0.0.1:{port}/a%7Eb//c?x=%2B+%c3%a4&y=1:2/3", b"")
+        await client.post(f"http://127.0.0.1:{port}/ä b", b"")
+    assert heard[0].startswith(b"POST /a%7Eb//c?x=%2B+%c3%a4&y=1:2/3 HTTP/1.1")
+    assert heard[1].startswith(b"POST /%C3%A4%20b HTTP/1.1")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/a\r\nX-Evil: 1", "http://127.0.0.1/\x00", "http://127.0.0.1\r\n/"])
+async def test_no_header_can_be_smuggled_in_an_address(url: str) -> None:
+    heard: list[bytes] = []
+    async with server(saying(OK, heard)) as port, HttpClient(allow_private=True) as client:
+        with suppress(Rejected, Retryable):
+            await client.post(url.replace("127.0.0.1", f"127.0.0.1:{port}"), b"")
+    assert not any(b"\r\nX-Evil" in request for request in heard)
 
 
 def _certificate(folder, name: str) -> str:
