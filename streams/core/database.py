@@ -10,6 +10,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from schemas.errors import Misconfigured
+from streams.core.statements import keep_order
 
 # SQLSTATE classes of a server that is down, restarting, full or in somebody's way: connection, transaction rollback (deadlock),
 # insufficient resources, operator intervention (but not a cancelled statement: that one is too slow), lock not available.
@@ -60,6 +61,7 @@ def create_engine(url: str, *, connections: int = 10, verified: bool = False) ->
         if getattr(context, "is_disconnect", False):
             context.invalidate_pool_on_disconnect = True  # type: ignore[attr-defined]
 
+    keep_order(engine)
     return engine
 
 

@@ -84,6 +84,6 @@ class Transaction:
         if self._rows:
             rows, self._rows = self._rows, []
             buckets, topics, keys, headers, values = map(list, zip(*rows, strict=True))
-            await _PUBLISH.run(
+            _PUBLISH.later(
                 self.connection, buckets=buckets, topics=topics, keys=keys, headers=headers, values=values, channel=CHANNEL
             )

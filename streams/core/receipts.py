@@ -18,7 +18,7 @@ from schemas.digests import canonical_json, sha256_hex
 from schemas.ids import JourneyId
 from schemas.tables import payments, proposals, receipt_entries
 from streams.core.database import Database
-from streams.core.statements import Statement
+from streams.core.statements import Statement, together
 
 FIRST_PREVIOUS_DIGEST = "0" * 64
 
@@ -100,7 +100,7 @@ async def lock(connection: AsyncConnection, journey_id: JourneyId) -> None:
 
 
 async def lock_all(connection: AsyncConnection, journey_ids: Sequence[str]) -> None:
-    await _LOCK.run(connection, lock_class=_LOCK_CLASS, journey_ids=[str(journey_id) for journey_id in journey_ids])
+    _LOCK.later(connection, lock_class=_LOCK_CLASS, journey_ids=[str(journey_id) for journey_id in journey_ids])
 
 
 async def append(connection: AsyncConnection, journey_id: JourneyId, kind: str, content: dict[str, Any]) -> str:
@@ -115,8 +115,12 @@ async def append_all(connection: AsyncConnection, wanted: Sequence[NewEntry]) ->
     """The same for several, of several receipts; returns where each stands, None for what was left out. The receipts are locked
     in the same order by everybody, so that nobody waits in a circle."""
     journey_ids = sorted({str(entry.journey_id) for entry in wanted})
-    await lock_all(connection, journey_ids)
-    ends = {row.journey_id: (row.position, row.digest) for row in await _ENDS.all(connection, journey_ids=journey_ids)}
+    _, last = await together(
+        connection,
+        _LOCK.with_values(lock_class=_LOCK_CLASS, journey_ids=journey_ids),
+        _ENDS.with_values(journey_ids=journey_ids),
+    )
+    ends = {row.journey_id: (row.position, row.digest) for row in last}
     heads: list[Head | None] = []
     added = []
     for entry in wanted:
@@ -131,7 +135,7 @@ async def append_all(connection: AsyncConnection, wanted: Sequence[NewEntry]) ->
         ends[journey_id] = position + 1, digest
     if added:
         journeys, positions, kinds, contents, previous_digests, digests = map(list, zip(*added, strict=True))
-        await _ADD.run(
+        _ADD.later(
             connection,
             journey_ids=journeys,
             positions=positions,

@@ -13,7 +13,7 @@ from schemas.money import Money
 from schemas.payments import ApprovalClaims, PaymentPolicy, PaymentState, ProposalTerms, WearState
 from schemas.tables import approvals, devices, offers, payments, proposals
 from streams.core.outbox import Transaction
-from streams.core.statements import Statement
+from streams.core.statements import Statement, together
 from streams.intents import policy
 from streams.intents.policy import Rules, Spent
 from streams.intents.service import SUBMIT_WITHIN, Account, Conditions, Device, Purchase, StoredOffer, StoredProposal
@@ -112,19 +112,20 @@ _APPROVE = Statement(
 
 async def lock_devices(connection: AsyncConnection, device_ids: Sequence[str]) -> Sequence[Device]:
     """Everything that one device intends happens one after the other. Everybody locks several in the order of their ids."""
-    return [
-        Device(
-            id=row.id,
-            public_key=row.public_key,
-            locale=row.locale,
-            wear_state=WearState(row.wear_state),
-            revoked=row.revoked_at is not None,
-            payer_provider=row.payer_provider,
-            wear_changed_at=row.wear_changed_at,
-            link=row.link,
-        )
-        for row in await _LOCK_DEVICES.all(connection, device_ids=[str(device_id) for device_id in device_ids])
-    ]
+    return [_device(row) for row in await _LOCK_DEVICES.all(connection, device_ids=[str(each) for each in device_ids])]
+
+
+def _device(row: Row[Any]) -> Device:
+    return Device(
+        id=row.id,
+        public_key=row.public_key,
+        locale=row.locale,
+        wear_state=WearState(row.wear_state),
+        revoked=row.revoked_at is not None,
+        payer_provider=row.payer_provider,
+        wear_changed_at=row.wear_changed_at,
+        link=row.link,
+    )
 
 
 async def lock_device(connection: AsyncConnection, device_id: str) -> Device | None:
@@ -144,16 +145,22 @@ class Subject:
 async def prepare(unit: Transaction, subjects: Sequence[Subject]) -> None:
     """Lock and read what these intents will look at, for `device_of`, `offer_of`, `proposal_of`, `open_proposals_of` and
     `conditions_of`: devices first, then proposals. None of it changes in the transaction but by the intent itself."""
-    found = {device.id: device for device in await lock_devices(unit.connection, [each.device_id for each in subjects])}
+    asking = {each.device_id: list[StoredProposal]() for each in subjects if each.offer_id}
+    answered = {each.proposal_id for each in subjects if each.proposal_id}
+    locked, wanted, open_or_answered = await together(
+        unit.connection,
+        _LOCK_DEVICES.with_values(device_ids=[str(each.device_id) for each in subjects]),
+        _FIND_OFFERS.with_values(offer_ids=[str(each.offer_id) for each in subjects if each.offer_id]),
+        _LOCK_PROPOSALS.with_values(proposal_ids=[str(each) for each in answered], device_ids=[str(each) for each in asking]),
+    )
+    found = {device.id: device for device in map(_device, locked)}
     unit.prepared.update(found)
     known = [each for each in subjects if each.device_id in found]
     if not known:
         return
-    offered = await find_offers(unit.connection, [each.offer_id for each in known if each.offer_id])
+    offered = {offer.id: offer for offer in map(_offer, wanted)}
     unit.prepared.update(offered)
-    asking = {each.device_id: list[StoredProposal]() for each in known if each.offer_id}
-    answered = {each.proposal_id for each in known if each.proposal_id}
-    proposed = {each.id: each for each in await _lock_proposals(unit.connection, list(answered), list(asking))}
+    proposed = {each.id: each for each in map(_proposal, open_or_answered)}
     for proposal in proposed.values():
         if proposal.id in answered:
             unit.prepared[proposal.id] = proposal
@@ -214,21 +221,23 @@ async def set_wear_state(connection: AsyncConnection, device_id: str, state: Wea
 async def find_offers(connection: AsyncConnection, offer_ids: Sequence[OfferId]) -> dict[OfferId, StoredOffer]:
     if not offer_ids:
         return {}
-    return {
-        OfferId(row.id): StoredOffer(
-            id=OfferId(row.id),
-            journey_id=row.journey_id,
-            device_id=row.device_id,
-            merchant_id=MerchantId(row.merchant_id),
-            merchant_name=row.merchant_name,
-            gtin=row.gtin,
-            title=row.title,
-            price=Money.of(row.price_minor, row.price_currency),
-            expires_at=row.expires_at,
-            evidence=row.evidence,
-        )
-        for row in await _FIND_OFFERS.all(connection, offer_ids=[str(offer_id) for offer_id in offer_ids])
-    }
+    rows = await _FIND_OFFERS.all(connection, offer_ids=[str(offer_id) for offer_id in offer_ids])
+    return {offer.id: offer for offer in map(_offer, rows)}
+
+
+def _offer(row: Row[Any]) -> StoredOffer:
+    return StoredOffer(
+        id=OfferId(row.id),
+        journey_id=row.journey_id,
+        device_id=row.device_id,
+        merchant_id=MerchantId(row.merchant_id),
+        merchant_name=row.merchant_name,
+        gtin=row.gtin,
+        title=row.title,
+        price=Money.of(row.price_minor, row.price_currency),
+        expires_at=row.expires_at,
+        evidence=row.evidence,
+    )
 
 
 async def _find_conditions(
@@ -291,7 +300,7 @@ async def lock_merchant(connection: AsyncConnection, merchant_id: MerchantId) ->
 async def add_proposal(
     connection: AsyncConnection, terms: ProposalTerms, digest: str, wanted: Purchase, account: Account, *, capture: bool
 ) -> None:
-    await _ADD_PROPOSAL.run(
+    _ADD_PROPOSAL.later(
         connection,
         id=terms.proposal_id,
         journey_id=wanted.journey_id,
@@ -368,7 +377,7 @@ async def approve(
     """The proposal's end, the approval and the approved payment. The last two are unique per proposal and nonce: a second yes is
     no second payment."""
     payment_id = PaymentId.new()
-    await _APPROVE.run(
+    _APPROVE.later(
         connection,
         approval_proposal_id=proposal.id,
         approval_nonce=claims.nonce,

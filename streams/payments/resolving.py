@@ -17,6 +17,7 @@ from schemas.tables import attempts
 from streams.core.database import Database
 from streams.core.handling import transaction
 from streams.core.outbox import Transaction
+from streams.core.statements import send_waiting
 from streams.payments import service, store
 from streams.payments.store import StoredAttempt, StoredPayment
 from streams.payments.work import PaymentWork
@@ -76,6 +77,7 @@ async def force(unit: Transaction, work: PaymentWork, payment_id: PaymentId, end
     try:
         unit.record(payment.journey_id, CODE, content)
         await work.end(payment, attempt, outcome, unit)
+        await send_waiting(unit.connection)
     except IntegrityError as error:
         raise Rejected("payment-state", f"the database does not allow that of a payment that is {payment.state}") from error
     return Resolution(change.state or payment.state, frozen=False, outcome=outcome)

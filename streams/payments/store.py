@@ -30,7 +30,7 @@ from schemas.money import Money
 from schemas.payments import CartLine, Outcome, PaymentState, ProposalTerms, ProviderEvent
 from schemas.tables import attempts, devices, payments, proposals, provider_accounts, provider_notifications
 from streams.core.outbox import Transaction
-from streams.core.statements import Statement
+from streams.core.statements import Statement, together
 from streams.payments import accounts
 from streams.payments.accounts import Account
 
@@ -143,9 +143,12 @@ async def lock_payment(connection: AsyncConnection, payment_id: PaymentId) -> St
 
 async def prepare(unit: Transaction, payment_ids: Sequence[PaymentId]) -> None:
     """Lock the payments, and read them with their running attempts, for `current`."""
-    found = await lock_payments(unit.connection, payment_ids)
-    running = {row.payment_id: _attempt(row) for row in await _running(unit.connection, payment_ids)}
-    unit.prepared.update({payment.id: (payment, running.get(payment.id)) for payment in found})
+    ids = [str(payment_id) for payment_id in payment_ids]
+    locked, attempted = await together(
+        unit.connection, _LOCK_PAYMENTS.with_values(payment_ids=ids), _RUNNING_ATTEMPTS.with_values(payment_ids=ids)
+    )
+    running = {row.payment_id: _attempt(row) for row in attempted}
+    unit.prepared.update({payment.id: (payment, running.get(payment.id)) for payment in map(_payment, locked)})
 
 
 async def current(unit: Transaction, payment_id: PaymentId) -> tuple[StoredPayment | None, StoredAttempt | None]:
@@ -168,7 +171,7 @@ async def set_state(
 ) -> None:
     """The database refuses a move that is not allowed. `captured` and `refunded` are all that was taken and given back so far,
     where that changes."""
-    await _SET_STATE.run(
+    _SET_STATE.later(
         connection,
         payment=payment_id,
         to=state,
@@ -286,7 +289,7 @@ async def add_attempt(
         "total": payment.total.model_dump(),
         "order_id": payment.order_id,
     }
-    await _ADD_ATTEMPT.run(
+    _ADD_ATTEMPT.later(
         connection,
         id=attempt_id,
         payment_id=payment.id,
@@ -317,7 +320,7 @@ async def lease_attempt(
     connection: AsyncConnection, attempt: StoredAttempt, worker: str, now: datetime, until: datetime, reference: str | None
 ) -> None:
     """It is `worker`'s until then. The first lease is its beginning."""
-    await _LEASE_ATTEMPT.run(
+    _LEASE_ATTEMPT.later(
         connection,
         attempt=attempt.id,
         until=until,
@@ -398,7 +401,7 @@ async def record_outcome(
     connection: AsyncConnection, attempt_id: AttemptId, outcome: Outcome, *, final: bool, ask_at: datetime | None, now: datetime
 ) -> None:
     """The lease ends with it. With `ask_at` None nobody asks any more."""
-    await _RECORD_OUTCOME.run(
+    _RECORD_OUTCOME.later(
         connection,
         attempt=attempt_id,
         said=outcome.kind,

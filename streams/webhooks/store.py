@@ -69,7 +69,7 @@ _ADDRESSEES = Statement(
 
 async def notify(connection: AsyncConnection) -> None:
     """Wakes the dispatchers when the transaction commits."""
-    await _NOTIFY.run(connection)
+    _NOTIFY.later(connection)
 
 
 # Fan-out.
@@ -77,7 +77,7 @@ async def notify(connection: AsyncConnection) -> None:
 
 async def lock_orders(connection: AsyncConnection, order_ids: Sequence[OrderId]) -> None:
     """Until the transaction ends, nobody else numbers their messages. Everybody locks several in the same order."""
-    await _ORDER_LOCK.run(connection, lock_class=_ORDER_LOCK_CLASS, order_ids=[str(order_id) for order_id in order_ids])
+    _ORDER_LOCK.later(connection, lock_class=_ORDER_LOCK_CLASS, order_ids=[str(order_id) for order_id in order_ids])
 
 
 async def next_sequence(connection: AsyncConnection, order_id: OrderId, *, locked: bool = False) -> int:
@@ -97,7 +97,7 @@ async def add_message(
     body: bytes,
     trace: str | None,
 ) -> None:
-    await _ADD_MESSAGE.run(
+    _ADD_MESSAGE.later(
         connection,
         id=message.id,
         merchant_id=merchant_id,

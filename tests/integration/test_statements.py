@@ -1,15 +1,18 @@
 """Statements that are written once: the same rows, errors and broken connections as SQLAlchemy's own way."""
 
+import asyncio
+
 import pytest
 from sqlalchemy import bindparam, func, insert, select, text
 from sqlalchemy.exc import DataError, IntegrityError
 
 from schemas.tables import inbox, outbox
 from streams.core.database import Database, is_unavailable
-from streams.core.statements import Statement
+from streams.core.statements import Statement, together
 
 _FIND = Statement(select(inbox.c.consumer, inbox.c.event_id).where(inbox.c.consumer == bindparam("who")))
 _ADD = Statement(insert(inbox), columns=("consumer", "event_id"))
+_ADD_AND_TELL = Statement(insert(inbox).returning(inbox.c.event_id), columns=("consumer", "event_id"))
 _DIVIDE = Statement(text("SELECT 1 / :by"))
 _END = Statement(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
@@ -58,6 +61,68 @@ async def test_a_broken_connection_is_noticed_and_replaced(database: Database) -
     assert is_unavailable(broken.value)
     async with database.transaction() as connection:
         assert await _DIVIDE.scalar(connection, by=1) == 1
+
+
+async def test_what_waits_is_done_before_whatever_follows(database: Database) -> None:
+    async with database.transaction() as connection:
+        _ADD.later(connection, consumer="later", event_id="1")
+        assert await _FIND.all(connection, who="later") == [("later", "1")]
+        _ADD.later(connection, consumer="later", event_id="2")
+        assert (await connection.execute(select(func.count()).where(inbox.c.consumer == "later"))).scalar_one() == 2
+        _ADD.later(connection, consumer="later", event_id="3")
+        before, _, after = await together(
+            connection,
+            _FIND.with_values(who="later"),
+            _ADD_AND_TELL.with_values(consumer="later", event_id="4"),
+            _FIND.with_values(who="later"),
+        )
+        assert (len(before), len(after)) == (3, 4)
+        _ADD.later(connection, consumer="later", event_id="5")
+    async with database.transaction() as connection:
+        assert len(await _FIND.all(connection, who="later")) == 5
+
+
+async def test_what_waits_is_dropped_with_its_transaction(database: Database) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with database.transaction() as connection:
+            _ADD.later(connection, consumer="dropped", event_id="1")
+            raise ZeroDivisionError
+    for _ in range(10):  # whichever connection it was
+        async with database.transaction() as connection:
+            assert await _FIND.all(connection, who="dropped") == []
+
+
+async def test_what_waits_and_cannot_be_done_fails_at_the_latest_with_the_commit(database: Database) -> None:
+    with pytest.raises(IntegrityError):
+        async with database.transaction() as connection:
+            for _ in range(2):
+                _ADD.later(connection, consumer="failing", event_id="secret")
+    with pytest.raises(DataError):
+        async with database.transaction() as connection:
+            _DIVIDE.later(connection, by=0)
+            _ADD.later(connection, consumer="failing", event_id="1")
+            await _FIND.all(connection, who="failing")
+    async with database.transaction() as connection:
+        assert await _FIND.all(connection, who="failing") == []
+
+
+async def test_who_is_cancelled_while_waiting_leaves_a_connection_that_can_be_used(database: Database) -> None:
+    sleep = Statement(text("SELECT pg_sleep(:seconds)"))
+
+    async def waiting() -> None:
+        async with database.transaction() as connection:
+            _ADD.later(connection, consumer="cancelled", event_id="1")
+            await sleep.first(connection, seconds=10)
+
+    for _ in range(3):
+        task = asyncio.create_task(waiting())
+        await asyncio.sleep(0.1)
+        task.cancel()
+        async with asyncio.timeout(3):
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            async with database.transaction() as connection:
+                assert await _FIND.all(connection, who="cancelled") == []
 
 
 async def test_it_takes_exactly_its_parameters(database: Database) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy.pool import NullPool
 from streams.core.bootstrap import composed
 from streams.core.database import Database
 from streams.core.settings import Settings
+from streams.core.statements import keep_order
 from streams.gateway import merchants, problems
 from streams.payments.accounts import Accounts
 from tests.integration.webhooks.world import SECRET_KEY, World
@@ -18,6 +19,7 @@ from tests.integration.webhooks.world import SECRET_KEY, World
 async def world(database_url: str) -> AsyncIterator[World]:
     # Without a pool, because schemathesis runs the application in event loops of its own.
     engine = create_async_engine(database_url.replace("postgresql://", "postgresql+psycopg://"), poolclass=NullPool)
+    keep_order(engine)
     yield World(Database(engine))
     await engine.dispose()
 

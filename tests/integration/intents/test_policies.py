@@ -51,7 +51,8 @@ async def test_the_wearers_provider_chooses_the_merchants_account(rows: Rows, sh
     [payment] = await one.payments()
     assert (payment.provider, payment.account_id, payment.capture) == ("stripe", stored.account_id, True)
     async with rows.database.transaction() as connection:
-        query = select(receipt_entries).where(receipt_entries.c.journey_id == stored.journey_id)
+        whole = select(receipt_entries).where(receipt_entries.c.journey_id == stored.journey_id)
+        query = whole.order_by(receipt_entries.c.position)
         entries = {row.kind: row.content for row in await connection.execute(query)}
         assert await receipts.verify(connection, stored.journey_id) == []
     assert list(entries) == ["recognised", "proposed", "approved"]
