@@ -58,6 +58,7 @@ from streams.gateway import provisioning
 from streams.payments import accounts
 
 _PROVIDER_TAKES_S = 0.02
+_WEARERS = 128  # more of them only wait longer
 _PRICE = Money.of(1250, "CNY")
 _ENDS = {"captured", "declined", "failed", "cancelled", "expired"}
 
@@ -363,8 +364,8 @@ class Meter:
 
 async def rate(seconds: float, per_second: float | None) -> None:
     async with running() as world:
-        people = await world.settle(64)
-        shown = await world.offer(people, 400)
+        people = await world.settle(_WEARERS)
+        shown = await world.offer(people, 250)
         queues = {wearer.device: iter([each for each in shown if each[0] is wearer]) for wearer in people}
         await _closed_loop(world, queues, 8.0)  # warm-up
         meter = Meter(world)

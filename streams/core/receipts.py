@@ -5,12 +5,12 @@ digest = SHA-256 over the canonical JSON of {journey_id, position, kind, content
 the first entry's previous digest is 64 zeros.
 """
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg.types.json import Jsonb
 from sqlalchemy import Select, Table, collate, func, select, text, tuple_, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -41,9 +41,8 @@ _ENDS = Statement(
 _ADD = Statement(
     text("""
     INSERT INTO receipt_entries (journey_id, position, kind, content, previous_digest, digest)
-    SELECT * FROM unnest(
-        CAST(:journey_ids AS text[]), CAST(:positions AS integer[]), CAST(:kinds AS text[]), CAST(:contents AS jsonb[]),
-        CAST(:previous_digests AS text[]), CAST(:digests AS text[])
+    SELECT * FROM json_to_recordset(CAST(:entries AS json)) AS entry (
+        journey_id text, position integer, kind text, content jsonb, previous_digest text, digest text
     )
     """)
 )
@@ -130,20 +129,20 @@ async def append_all(connection: AsyncConnection, wanted: Sequence[NewEntry]) ->
             heads.append(None)
             continue
         digest = digest_of(journey_id, position + 1, entry.kind, entry.content, previous_digest)
-        added.append((journey_id, position + 1, entry.kind, Jsonb(entry.content), previous_digest, digest))
+        added.append(
+            {
+                "journey_id": journey_id,
+                "position": position + 1,
+                "kind": entry.kind,
+                "content": entry.content,
+                "previous_digest": previous_digest,
+                "digest": digest,
+            }
+        )
         heads.append(Head(journey_id, position + 1, digest))
         ends[journey_id] = position + 1, digest
     if added:
-        journeys, positions, kinds, contents, previous_digests, digests = map(list, zip(*added, strict=True))
-        _ADD.later(
-            connection,
-            journey_ids=journeys,
-            positions=positions,
-            kinds=kinds,
-            contents=contents,
-            previous_digests=previous_digests,
-            digests=digests,
-        )
+        _ADD.later(connection, entries=json.dumps(added))
     return heads
 
 

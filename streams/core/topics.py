@@ -2,10 +2,12 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
+import stamina
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import NewTopic
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import CoordinatorNotAvailableError, KafkaError, TopicAlreadyExistsError
 
 from schemas.errors import Misconfigured
 from schemas.topics import TOPICS, Topic
@@ -66,7 +68,7 @@ def lag(bootstrap_servers: str, groups: dict[str, tuple[Topic, ...]]) -> list[La
     try:
         found = []
         for group, topics in groups.items():
-            committed = admin.list_group_offsets([group])[group]
+            committed = _committed(admin, group)
             partitions = [TopicPartition(topic.name, number) for topic in topics for number in range(topic.partitions)]
             ends = consumer.end_offsets(partitions)
             for partition in partitions:
@@ -76,3 +78,9 @@ def lag(bootstrap_servers: str, groups: dict[str, tuple[Topic, ...]]) -> list[La
     finally:
         consumer.close()
         admin.close()
+
+
+@stamina.retry(on=CoordinatorNotAvailableError, timeout=30, wait_initial=0.2)
+def _committed(admin: Any, group: str) -> Any:
+    """A broker that has just begun does not know yet who coordinates."""
+    return admin.list_group_offsets([group])[group]
