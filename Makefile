@@ -79,9 +79,11 @@ STRIPE_MOCK := github.com/stripe/stripe-mock@v0.203.0
 	GOBIN=$(CURDIR)/.peers/bin go install $(STRIPE_MOCK)
 	touch $@
 
-lock: ## renew requirements.lock (needs uv)
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
+LOCKED := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
+
+lock: ## renew the lock files (needs uv)
+	uv pip compile pyproject.toml --extra dev $(LOCKED) --output-file requirements.lock
+	uv pip compile infra/triton/requirements.in $(LOCKED) --output-file infra/triton/requirements.lock
 
 clean: down ## remove everything that was installed or written
 	rm -rf .venv .venv-triton .peers tests/peers/node_modules var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -28,7 +28,7 @@ from schemas.topics import Topic
 from streams.core import topics
 from streams.core.database import Database, create_engine
 from streams.core.sealing import Sealer
-from streams.sightings.triton import TritonRecogniser
+from streams.sightings.triton import Models
 
 _WARM_UP = 20
 
@@ -59,13 +59,13 @@ async def bare(kafka: str, triton: str, frame: bytes, count: int) -> Latency:
             await closing.enter_async_context(AIOKafkaConsumer(topic.name, bootstrap_servers=kafka, auto_offset_reset="earliest"))
             for topic in (there, back)
         ]
-        recogniser = TritonRecogniser(triton)
-        closing.push_async_callback(recogniser.close)
+        models = Models(triton)
+        closing.push_async_callback(models.close)
 
         async def work() -> None:
             async for record in worker:
-                codes = await recogniser.codes(record.value, 5.0)
-                await producer.send_and_wait(back.name, codes[0].text.encode())
+                codes = await models.codes(record.value, 5.0)
+                await producer.send_and_wait(back.name, codes.result[0].text.encode())
 
         working = asyncio.create_task(work())
         closing.callback(working.cancel)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Protocol
 
-from schemas.commerce import ExchangeRate, Offer, Order, Quote, Translation
+from schemas.commerce import ExchangeRate, Offer, Order, ProductQuery, Quote, Translation
 from schemas.payments import Authorise, Command, Opened, Outcome, ProviderEvent, RefusedByProvider, StatementLine
 
 
@@ -31,9 +31,10 @@ class ShopConnector(Protocol):
     @property
     def capabilities(self) -> ShopCapabilities: ...
 
-    async def find(self, gtin: str) -> Sequence[Offer]:
-        """What the shop (or each of its merchants) asks for the product with this GTIN-14; empty where it has none.
-        Prices in the shop's own currency. Raises Retryable where the shop does not answer."""
+    async def find(self, query: ProductQuery) -> Sequence[Offer]:
+        """What the shop (or each of its merchants) asks for the product with this GTIN; for one that only its merchant knows, by
+        the merchant's own `product_id`, what this merchant asks. Empty where it has none. Prices in the shop's own currency.
+        Raises Retryable where the shop does not answer."""
         ...
 
     async def quote(self, offer: Offer, quantity: int) -> Quote:

@@ -43,7 +43,22 @@ from schemas.payments import (
     WearChanged,
     WearState,
 )
-from schemas.recognition import Code, Intent, PayeeCode, PayeeScheme, PayeesSeen, Recognition, Unclear, UnclearReason
+from schemas.recognition import (
+    Candidate,
+    Choice,
+    ChoiceMade,
+    Code,
+    Evidence,
+    Intent,
+    PayeeCode,
+    PayeeScheme,
+    PayeesSeen,
+    PriceTag,
+    Recognition,
+    Unclear,
+    UnclearReason,
+    Undecided,
+)
 
 _CAPTURED_AT = datetime(2026, 3, 2, 9, 30, 0, 120_000, UTC)
 _GTIN = "04006381333931"
@@ -65,7 +80,7 @@ _LINE = CartLine(title="Pencils HB, box of 12", gtin=_GTIN, quantity=1, unit_pri
 
 
 def _offers() -> OffersFound:
-    pencils = Product(gtin=_GTIN, title="Bleistifte HB, 12 Stück", language="de", brand="Beispiel")
+    pencils = Product(gtin=_GTIN, product_id="HB-12", title="Bleistifte HB, 12 Stück", language="de", brand="Beispiel")
     offer = Offer(
         shop="catalogue",
         merchant_id=_MERCHANT,
@@ -91,10 +106,55 @@ def _offers() -> OffersFound:
         sighting_id=_SIGHTING,
         frame_digest=_DIGEST,
         gtin=_GTIN,
+        price_tag=_tag(),
         offers=(shown,),
-        text="Pencils HB, box of 12: €6.50 at Buchhandlung am Markt.",
+        text="Pencils HB, box of 12: €6.50 at Buchhandlung am Markt. The label says €6.90.",
         late_shops=("medusa",),
     )
+
+
+def _tag() -> PriceTag:
+    corners = ((120.0, 380.5), (260.0, 382.0), (259.5, 440.0), (119.0, 438.0))
+    return PriceTag(price=Money.of(690, "EUR"), confidence=0.97, corners=corners)
+
+
+def _candidate(product: str, title: str, confidence: float, gtin: str | None = None) -> Candidate:
+    return Candidate(
+        merchant_id=_MERCHANT,
+        product_id=product,
+        gtin=gtin,
+        title=title,
+        language="de",
+        confidence=confidence,
+        inliers=47,
+        outline=((180.0, 92.5), (455.0, 96.0), (452.0, 340.5), (178.0, 336.0)),
+        picture=sha256(product.encode()).hexdigest(),
+        snapshot=12,
+    )
+
+
+def _undecided() -> Undecided:
+    soft, hard = _candidate("2B-12", "Bleistifte 2B, 12 Stück", 0.41), _candidate("HB-12", "Bleistifte HB, 12 Stück", 0.52, _GTIN)
+    return Undecided(
+        sighting_id=_SIGHTING,
+        frame_digest=_DIGEST,
+        intent=Intent.PRICE,
+        reason="close",
+        choices=(Choice(gtin=_GTIN, candidate=hard), Choice(candidate=soft)),
+        models=("codes:1", "match:1"),
+    )
+
+
+def _asked() -> Undecided:
+    undecided = _undecided()
+    titles = ("Pencils HB, box of 12", "Pencils 2B, box of 12")
+    choices = tuple(
+        choice.model_copy(update={"title": title, "picture": f"/v1/pictures/{choice.candidate.picture}"})
+        for choice, title in zip(undecided.choices, titles, strict=True)
+        if choice.candidate
+    )
+    text = f"Which one is it: {titles[0]} or {titles[1]}?"
+    return undecided.model_copy(update={"choices": choices, "text": text})
 
 
 def _proposed() -> Proposed:
@@ -158,7 +218,7 @@ def _command_failed() -> PaymentChanged:
 
 def _data() -> dict[str, BaseModel | bytes]:
     corners = ((212.0, 301.5), (430.0, 298.0), (431.0, 352.0), (213.0, 356.0))
-    code = Code(text="4006381333931", format="EAN13", corners=corners, gtin=_GTIN)
+    code = Code(text="4006381333931", format="EAN13", symbology="]E0", corners=corners, gtin=_GTIN)
     payee = PayeeCode(scheme=PayeeScheme.EMVCO, key=sha256(b"payee").hexdigest(), name="BUCHHANDLUNG AM MARKT", currency="EUR")
     states = {f"payment.{state}": state for state in PaymentState}
     changes = {name: _changed(states[name]) for name in CATALOGUE if _is_change(name) and name in states}
@@ -169,10 +229,16 @@ def _data() -> dict[str, BaseModel | bytes]:
             frame_digest=_DIGEST,
             intent=Intent.PRICE,
             gtin=_GTIN,
+            evidence=Evidence.CODE,
             confidence=1.0,
             codes=(code,),
-            model="codes:1",
+            price_tag=_tag(),
+            models=("codes:1", "ocr:1"),
+            late_models=("match",),
         ),
+        "sighting.undecided": _undecided(),
+        "choice.offered": _asked(),
+        "choice.made": ChoiceMade(offered=_asked(), choice=0),
         "sighting.unclear": _unclear(),
         "offers.found": _offers(),
         "look.again": _unclear(),

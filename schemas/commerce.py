@@ -8,13 +8,23 @@ from pydantic import AwareDatetime, Field
 
 from schemas.ids import MerchantId, OfferId, PayeeCodeId
 from schemas.money import PositiveMoney
-from schemas.recognition import Gtin, Shape
+from schemas.recognition import Gtin, PriceTag, ProductId, Shape
+
+
+class ProductQuery(Shape):
+    """What a shop is asked for: a product number that every shop understands, or one merchant's own, or both."""
+
+    gtin: Gtin | None = None
+    merchant_id: MerchantId | None = None
+    product_id: ProductId | None = None
 
 
 class Product(Shape):
-    """A product as its shop describes it. `language` is that of `title`, as a BCP 47 tag."""
+    """A product as its shop describes it. `language` is that of `title`, as a BCP 47 tag. `product_id` is the merchant's own name
+    for it."""
 
-    gtin: Gtin
+    gtin: Gtin | None = None
+    product_id: ProductId | None = None
     title: str = Field(min_length=1, max_length=300)
     language: str = Field(pattern="^[a-z]{2}(-[A-Z][A-Za-z]+)?$")
     brand: str | None = Field(default=None, max_length=100)
@@ -88,7 +98,9 @@ class OffersFound(Shape):
 
     sighting_id: str
     frame_digest: str
-    gtin: Gtin
+    gtin: Gtin | None = None
+    product_id: ProductId | None = None
+    price_tag: PriceTag | None = Field(default=None, description="what the tag beside the product says")
     offers: tuple[ShownOffer, ...]
     text: str = Field(description="the answer in one sentence, in the wearer's language, fit to be shown or spoken")
     late_shops: tuple[str, ...] = ()

@@ -33,7 +33,7 @@ from schemas.payments import (
     ReceiptClosed,
     WearChanged,
 )
-from schemas.recognition import Intent, PayeesSeen, Recognition, Sha256, Unclear
+from schemas.recognition import ChoiceMade, Intent, PayeesSeen, Recognition, Sha256, Unclear, Undecided
 from schemas.topics import Topic
 
 JSON = "application/json"
@@ -269,6 +269,11 @@ CATALOGUE: dict[str, EventType] = {
         ),
         EventType("sighting.recognised", topics.RECOGNITION_RESULTS, "The frame shows one product.", Recognition),
         EventType("sighting.unclear", topics.RECOGNITION_RESULTS, "Look again; nothing is guessed.", Unclear),
+        EventType(
+            "sighting.undecided", topics.RECOGNITION_RESULTS, "It is one of a few products; the wearer knows which.", Undecided
+        ),
+        EventType("choice.offered", topics.GLASSES_ANSWERS, "The wearer is asked which product it is.", Undecided),
+        EventType("choice.made", topics.RECOGNITION_RESULTS, "The wearer said which.", ChoiceMade, from_devices=True),
         EventType("payees.seen", topics.RECOGNITION_RESULTS, "The frame shows codes that ask to pay somebody.", PayeesSeen),
         EventType(
             "payees.found", topics.GLASSES_ANSWERS, "Whom the codes seen ask to pay, by the registry's names.", PayeesFound

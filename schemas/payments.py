@@ -30,8 +30,11 @@ class PresenceMethod(StrEnum):
 
 
 class CartLine(Shape):
+    """`product_id` is the merchant's own name for what has no GTIN."""
+
     title: str
-    gtin: str
+    gtin: str | None = None
+    product_id: str | None = None
     quantity: int = Field(ge=1, le=99)
     unit_price: PositiveMoney
     total: PositiveMoney

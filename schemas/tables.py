@@ -11,6 +11,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -120,21 +121,105 @@ payment_policies = Table(
     Column("updated_at", _TIME, nullable=False, server_default=func.now()),
 )
 
+# What merchants sell. A catalogue is a row of immutable, numbered snapshots; one of them is current.
+
+catalogue_snapshots = Table(
+    "catalogue_snapshots",
+    metadata,
+    Column("merchant_id", ForeignKey("merchants.id"), nullable=False),
+    Column("number", Integer, nullable=False, comment="counted per merchant; never used twice"),
+    Column("name", Text, comment="its directory of pictures' features; null where no product is recognised by picture"),
+    Column("matcher", Text, comment="what made the features"),
+    Column("embedder", Text, comment="null where there is none"),
+    Column("sha256", Text, comment="of features.bin"),
+    Column("products", Integer, nullable=False, server_default="0"),
+    Column("pictures", Integer, nullable=False, server_default="0", comment="those with features"),
+    _created(),
+    Column("published_at", _TIME, comment="null while an import is at it; nothing of it changes any more afterwards"),
+    PrimaryKeyConstraint("merchant_id", "number"),
+    CheckConstraint("number > 0", name="number"),
+    CheckConstraint("(name IS NULL) = (matcher IS NULL) AND (name IS NULL) = (sha256 IS NULL)", name="name"),
+)
+
+catalogues = Table(
+    "catalogues",
+    metadata,
+    Column("merchant_id", ForeignKey("merchants.id"), primary_key=True),
+    Column("current", Integer, comment="what is recognised and sold; null where nothing is"),
+    Column("last_number", Integer, nullable=False, server_default="0"),
+    Column("switched_at", _TIME),
+    ForeignKeyConstraint(["merchant_id", "current"], ["catalogue_snapshots.merchant_id", "catalogue_snapshots.number"]),
+    comment="a trigger announces every switch on the channel catalogue_switched, with the merchant's id",
+)
+
 catalogue_products = Table(
     "catalogue_products",
     metadata,
-    Column("merchant_id", ForeignKey("merchants.id"), nullable=False),
-    Column("gtin", Text, nullable=False),
+    Column("merchant_id", Text, nullable=False),
+    Column("snapshot", Integer, nullable=False),
+    Column("product_id", Text, nullable=False, comment="the merchant's own name for it; its GTIN where it has no other"),
+    Column("gtin", Text),
     Column("title", Text, nullable=False),
     Column("language", Text, nullable=False),
     Column("brand", Text),
-    Column("price_minor", BigInteger, nullable=False),
-    Column("price_currency", Text, nullable=False),
+    Column("item_group", Text, comment="what variants of one product have in common"),
+    Column("price_minor", BigInteger, comment="null where it is recognised only, and not offered"),
+    Column("price_currency", Text),
+    Column("sale_minor", BigInteger, comment="instead of price_minor from sale_from until sale_until"),
+    Column("sale_from", _TIME),
+    Column("sale_until", _TIME),
+    Column("available", Boolean, nullable=False, server_default="true", comment="false: out of stock, not offered"),
     Column("url", Text),
+    Column("pictures", ARRAY(Text), nullable=False, server_default="{}", comment="SHA-256 of its pictures, the main one first"),
     Column("observed_at", _TIME, nullable=False),
-    PrimaryKeyConstraint("gtin", "merchant_id"),
-    CheckConstraint("price_minor > 0", name="price"),
+    PrimaryKeyConstraint("merchant_id", "snapshot", "product_id"),
+    ForeignKeyConstraint(
+        ["merchant_id", "snapshot"], ["catalogue_snapshots.merchant_id", "catalogue_snapshots.number"], ondelete="CASCADE"
+    ),
+    CheckConstraint("price_minor > 0 AND (sale_minor IS NULL OR 0 < sale_minor AND sale_minor < price_minor)", name="price"),
+    CheckConstraint(
+        "(price_minor IS NULL) = (price_currency IS NULL) AND (sale_minor IS NULL OR price_minor IS NOT NULL)",
+        name="price_currency",
+    ),
     CheckConstraint("gtin ~ '^[0-9]{14}$'", name="gtin"),
+    Index(
+        "uq_catalogue_products_gtin", "gtin", "merchant_id", "snapshot", unique=True, postgresql_where=text("gtin IS NOT NULL")
+    ),
+    comment="a trigger refuses to change what is in a published snapshot; only a whole snapshot can be deleted",
+)
+
+catalogue_pictures = Table(
+    "catalogue_pictures",
+    metadata,
+    Column("sha256", Text, primary_key=True, comment="of the file as the merchant gave it"),
+    Column("thumbnail", LargeBinary, nullable=False, comment="JPEG, at most 256 pixels a side"),
+    Column("width", Integer, nullable=False, comment="of the whole picture, upright"),
+    Column("height", Integer, nullable=False),
+    _created(),
+)
+
+catalogue_features = Table(
+    "catalogue_features",
+    metadata,
+    Column("picture", ForeignKey("catalogue_pictures.sha256", ondelete="CASCADE"), nullable=False),
+    Column("matcher", Text, nullable=False),
+    Column("embedder", Text, nullable=False, comment="empty where there is none"),
+    Column("features", LargeBinary, comment="opaque here; null where the picture shows too little to be recognised by"),
+    Column("points", Integer, nullable=False),
+    _created(),
+    PrimaryKeyConstraint("picture", "matcher", "embedder"),
+)
+
+catalogue_calibrations = Table(
+    "catalogue_calibrations",
+    metadata,
+    Column("merchant_id", ForeignKey("merchants.id"), nullable=False),
+    Column("matcher", Text, nullable=False),
+    _created(),
+    Column("thresholds", JSONB, nullable=False, comment="`streams.sightings.thresholds`, with the precision they promise"),
+    Column("measured_on", JSONB, nullable=False, comment="how many pictures of what, and of which snapshot"),
+    PrimaryKeyConstraint("merchant_id", "matcher", "created_at"),
+    comment="the newest counts",
 )
 
 # The streams' bookkeeping.
@@ -226,7 +311,8 @@ offers = Table(
     Column("device_id", ForeignKey("devices.id"), nullable=False),
     Column("merchant_id", ForeignKey("merchants.id"), nullable=False),
     Column("merchant_name", Text, nullable=False),
-    Column("gtin", Text, nullable=False),
+    Column("gtin", Text),
+    Column("product_id", Text, comment="the merchant's own name for it"),
     Column("title", Text, nullable=False, comment="as shown, in the wearer's language"),
     Column("price_minor", BigInteger, nullable=False),
     Column("price_currency", Text, nullable=False),
@@ -235,6 +321,7 @@ offers = Table(
     Column("evidence", JSONB, nullable=False, comment="frame digest, recognition and source, for the receipt"),
     _created(),
     Index(None, "device_id", "journey_id"),
+    CheckConstraint("gtin IS NOT NULL OR product_id IS NOT NULL", name="product"),
     Index(None, "gtin", "journey_id"),
     Index(None, "created_at"),
 )

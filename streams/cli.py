@@ -11,11 +11,17 @@ from typing import Annotated
 
 import typer
 
+from streams import catalogue_commands as catalogue
+from streams import evaluation_commands as evaluation
 from streams import money_commands as money
 from streams import provisioning_commands as provisioning
+from streams import recognition_commands as recognition
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(provisioning.app)
+catalogue.app.add_typer(evaluation.app)
+app.add_typer(catalogue.app, name="catalogue")
+app.add_typer(recognition.app)
 app.add_typer(money.app)
 
 

@@ -28,7 +28,6 @@ maker = typer.Typer(no_args_is_help=True, help="Glasses makers.")
 device = typer.Typer(no_args_is_help=True, help="Pairs of glasses.")
 merchant = typer.Typer(no_args_is_help=True, help="Merchants.")
 endpoint = typer.Typer(no_args_is_help=True, help="Merchants' webhook addresses.")
-catalogue = typer.Typer(no_args_is_help=True, help="Merchants' catalogues.")
 payee = typer.Typer(no_args_is_help=True, help="Payees whose codes may be paid by looking.")
 policy = typer.Typer(no_args_is_help=True, help="What merchants and devices may be paid and pay, and how.")
 for name, commands in {
@@ -36,7 +35,6 @@ for name, commands in {
     "device": device,
     "merchant": merchant,
     "endpoint": endpoint,
-    "catalogue": catalogue,
     "payee": payee,
     "policy": policy,
 }.items():
@@ -169,20 +167,6 @@ def add_endpoint(
 
     endpoint_id, secret = _in_transaction(add)
     typer.echo(f"endpoint {endpoint_id}\nsecret {secret}")
-
-
-@catalogue.command("import")
-def import_products(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV: gtin,title,language,brand,price,currency,url")],
-    merchant: Annotated[str, typer.Option(help="the merchant's id, mer_…")],
-) -> None:
-    """Import a merchant's products: all of them, or none where a row does not fit."""
-    from connectors.shops.catalogue.importer import import_catalogue, parse_catalogue
-    from schemas.ids import MerchantId
-
-    rows = _or_explain(lambda: parse_catalogue(file.read_bytes()))
-    count = _in_transaction(lambda connection, _: import_catalogue(connection, MerchantId(merchant), rows, datetime.now(UTC)))
-    typer.echo(f"{count} products of {merchant}")
 
 
 @policy.command("set")

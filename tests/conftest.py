@@ -14,7 +14,7 @@ from tests.support.rows import Rows
 from tests.support.servers import local_stack, migrated_database, need_everything, new_database
 from tests.support.world import RunningPlatform, running_platform
 
-SERVERS = {"stack", "triton_url", "platform"}
+SERVERS = {"stack", "triton", "platform"}
 FIRST_START_S = 600
 """The first start on a machine downloads."""
 
@@ -64,10 +64,16 @@ def kafka(stack: LocalStack) -> str:
 
 
 @pytest.fixture(scope="session")
-async def triton_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """gRPC, host:port, with the repository's models."""
+async def triton(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalStack]:
+    """With the repository's models, and a directory for catalogues' snapshots."""
     async with local_stack(tmp_path_factory.mktemp("triton"), "triton") as stack:
-        yield stack.environment["TRITON_URL"]
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def triton_url(triton: LocalStack) -> str:
+    """gRPC, host:port."""
+    return triton.environment["TRITON_URL"]
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 import pytest
 
 from connectors.ports import ShopConnector
-from schemas.commerce import Offer, Quote
+from schemas.commerce import Offer, ProductQuery, Quote
 from schemas.errors import Rejected, Retryable
+from schemas.ids import MerchantId
 
 UNKNOWN_GTIN = "00000000000000"
 
@@ -21,7 +22,7 @@ class ShopConformance:
     - `unreachable`: the same connector where the shop does not answer"""
 
     async def test_finds_what_it_has(self, connector: ShopConnector, gtin: str) -> None:
-        offers = await connector.find(gtin)
+        offers = await connector.find(ProductQuery(gtin=gtin))
         assert offers
         for offer in offers:
             assert offer.shop == connector.name
@@ -30,23 +31,33 @@ class ShopConformance:
             assert offer.observed_at <= datetime.now(UTC)
 
     async def test_the_cheapest_comes_first(self, connector: ShopConnector, gtin: str) -> None:
-        for currency in {offer.price.currency for offer in await connector.find(gtin)}:
-            prices = [offer.price.minor for offer in await connector.find(gtin) if offer.price.currency == currency]
+        offers = await connector.find(ProductQuery(gtin=gtin))
+        for currency in {offer.price.currency for offer in offers}:
+            prices = [offer.price.minor for offer in offers if offer.price.currency == currency]
             assert prices == sorted(prices)
 
     async def test_has_nothing_of_what_it_does_not_know(self, connector: ShopConnector) -> None:
-        assert list(await connector.find(UNKNOWN_GTIN)) == []
+        assert list(await connector.find(ProductQuery(gtin=UNKNOWN_GTIN))) == []
 
-    @pytest.mark.parametrize("gtin", ["", "abc", "'; --", "1" * 500, "\x00"])
-    async def test_has_nothing_of_what_is_no_product(self, connector: ShopConnector, gtin: str) -> None:
-        assert list(await connector.find(gtin)) == []
+    @pytest.mark.parametrize("text", ["", "abc", "'; --", "1" * 500, "\x00"])
+    async def test_has_nothing_of_what_is_no_product(self, connector: ShopConnector, text: str) -> None:
+        for query in (ProductQuery.model_construct(gtin=text), ProductQuery()):
+            assert list(await connector.find(query)) == []
+
+    async def test_one_merchants_own_product_is_this_merchants_alone(self, connector: ShopConnector, gtin: str) -> None:
+        for offer in await connector.find(ProductQuery(gtin=gtin)):
+            if offer.product.product_id is not None:
+                own = ProductQuery(merchant_id=offer.merchant_id, product_id=offer.product.product_id)
+                assert {found.merchant_id for found in await connector.find(own)} == {offer.merchant_id}
+                nobodys = own.model_copy(update={"merchant_id": MerchantId.new()})
+                assert list(await connector.find(nobodys)) == []
 
     async def test_a_shop_that_does_not_answer_is_retryable(self, unreachable: ShopConnector, gtin: str) -> None:
         with pytest.raises(Retryable):
-            await unreachable.find(gtin)
+            await unreachable.find(ProductQuery(gtin=gtin))
 
     async def test_quotes_or_refuses_to(self, connector: ShopConnector, gtin: str) -> None:
-        offer = (await connector.find(gtin))[0]
+        offer = (await connector.find(ProductQuery(gtin=gtin)))[0]
         if not connector.capabilities.quote:
             with pytest.raises(Rejected) as refused:
                 await connector.quote(offer, 3)
@@ -60,12 +71,12 @@ class ShopConformance:
     async def test_a_quote_is_the_shops_word_not_the_offers(self, connector: ShopConnector, gtin: str) -> None:
         if not connector.capabilities.quote:
             pytest.skip("no quotes")
-        offer = (await connector.find(gtin))[0]
+        offer = (await connector.find(ProductQuery(gtin=gtin)))[0]
         cheaper = offer.model_copy(update={"price": offer.price.model_copy(update={"minor": 1})})
         assert (await connector.quote(cheaper, 1)).total == (await connector.quote(offer, 1)).total
 
     async def test_what_is_not_offered_is_refused(self, connector: ShopConnector, gtin: str) -> None:
-        offer: Offer = (await connector.find(gtin))[0]
+        offer: Offer = (await connector.find(ProductQuery(gtin=gtin)))[0]
         quote = Quote(offer=offer, quantity=1, total=offer.price, expires_at=datetime.now(UTC))
         codes = []
         if not connector.capabilities.place:

@@ -22,8 +22,9 @@ from infra.local.layout import Layout
 from infra.local.ports import is_free
 from infra.local.stack import CONFIGURED_BY, without_password
 from infra.local.state import is_alive, read_state
-from infra.local.triton import MODELS, environment_directory
+from infra.local.triton import environment_directory
 from infra.local.triton_environment import REQUIREMENTS, CannotInstall, check_platform
+from infra.triton.server import models
 
 OLDEST_PYTHON = (3, 11)
 GIGABYTE = 1024**3
@@ -209,7 +210,7 @@ async def _ask(variable: str, address: str, ask: Callable[[str], Awaitable[None]
 
 
 async def _all_models_answer(grpc_address: str) -> None:
-    for model in MODELS:
+    for model in models():
         await triton_answers(grpc_address, model)
 
 

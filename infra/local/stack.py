@@ -139,7 +139,7 @@ class LocalStack:
             elif name == "postgres":
                 yield Postgres()
             elif name == "triton":
-                yield Triton()
+                yield Triton(configured=self._configured, note=self.notes.append)
             elif problem := zipkin.PROGRAM.problem():
                 self.notes.append(zipkin.LEFT_OUT_NOTE.format(problem=problem))
             else:

@@ -178,14 +178,25 @@ class Glasses:
             raise LinkLost(f"the gateway refused: {accepted}")
 
     async def look(self, frame: bytes, intent: str = "price", timeout_s: float = 5.0) -> Message:
-        """A glance and its answer: `offers.found`, `payees.found`, `look.again`, or the notice that the frame was dropped or
-        refused."""
+        """A glance and its answer: `offers.found`, `payees.found`, `choice.offered`, `look.again`, or the notice that the frame
+        was dropped or refused."""
         sighting = await self.send_frame(frame, intent)
 
         def answers(message: Message) -> bool:
-            if message["type"] in {"offers.found", "payees.found", "look.again"}:
+            if message["type"] in {"offers.found", "payees.found", "choice.offered", "look.again"}:
                 return bool(message["data"]["sighting_id"] == sighting)
             return message["type"] in {"gateway.dropped", "gateway.problem"} and message.get("id") == sighting
+
+        return await self.expect(answers, timeout_s)
+
+    async def choose(self, offered: Message, choice: int, timeout_s: float = 5.0) -> Message:
+        """Answer a `choice.offered` with one of its choices, from 0: `offers.found`, or the notice that it was refused."""
+        made = await self.send("choice.made", {"offered": offered["data"], "choice": choice}, journey=offered["journeyid"])
+
+        def answers(message: Message) -> bool:
+            if message["type"] == "offers.found":
+                return bool(message["journeyid"] == offered["journeyid"])
+            return message["type"] == "gateway.problem" and message.get("id") == made
 
         return await self.expect(answers, timeout_s)
 

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
-from connectors.shops.catalogue.importer import import_catalogue, parse_catalogue
+from connectors.shops.catalogue.importer import parse_catalogue
 from infra.sandbox import providers
 from infra.sandbox.glasses import DeviceKey
 from infra.sandbox.sessions import Wearer
 from schemas.ids import DeviceId, MakerId, MerchantId
-from schemas.tables import catalogue_products, merchants
+from schemas.tables import merchants
+from streams.catalogues import store as catalogues
+from streams.catalogues.service import import_prices
 from streams.core.database import Database
 from streams.core.sealing import Sealer
 from streams.gateway import provisioning
@@ -61,8 +63,8 @@ class World:
         before, the shops of that time no longer sell anything."""
         urls = []
         async with self._database.transaction() as connection:
-            closed = select(merchants.c.id).where(merchants.c.name.in_([*SHOPS, *SHOPS_IN_CHINA]))
-            await connection.execute(delete(catalogue_products).where(catalogue_products.c.merchant_id.in_(closed)))
+            former = select(merchants.c.id).where(merchants.c.name.in_([*SHOPS, *SHOPS_IN_CHINA]))
+            await catalogues.withdraw(connection, (await connection.execute(former)).scalars().all())
             self.maker, self.maker_token = await provisioning.add_maker(connection, "Sandbox Glasses")
             for name, file in (SHOPS_IN_CHINA if self._provider.CURRENCY == "CNY" else SHOPS).items():
                 merchant, token = await provisioning.add_merchant(connection, name)
@@ -72,7 +74,7 @@ class World:
                 if (url := accounts.notification_url(self._public_url, self._name, account)) is not None:
                     urls.append(url)
                 rows = parse_catalogue(files("infra.sandbox").joinpath(f"catalogues/{file}").read_bytes())
-                await import_catalogue(connection, merchant, rows, datetime.now(UTC))
+                await import_prices(connection, merchant, rows, datetime.now(UTC))
                 self.merchants.append(Merchant(merchant, name, token, secret))
         await self._provider.listen(self._address, urls)
         return self.merchants

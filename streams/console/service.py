@@ -17,7 +17,7 @@ from streams.core.topology import STAGES, Stage
 
 GLANCE = "glance"
 ANSWER = "push glasses.answers"
-_FIRST_ANSWERS = ("offers.found", "payees.found", "look.again")
+_FIRST_ANSWERS = ("offers.found", "payees.found", "choice.offered", "look.again")
 _ANSWER_DUE = timedelta(seconds=30)
 _SETTLING = timedelta(seconds=15)  # hops are written up to a second after they ended, and by several processes
 
@@ -109,7 +109,7 @@ class ShownOffer:
     id: str
     device_id: str
     title: str
-    gtin: str
+    gtin: str | None
     price: Money
     captured_at: datetime | None
 
@@ -240,6 +240,8 @@ def _outcome(
         return Outcome.REFUSED, None
     if offers or said & {"offers.found", "payees.found"}:
         return Outcome.ANSWERED, None if offers or "payees.found" in said else "no_offer"
+    if "choice.offered" in said:
+        return Outcome.ANSWERED, "choice_offered"
     return (Outcome.UNDER_WAY if now - began_at < _ANSWER_DUE else Outcome.NO_ANSWER), None
 
 

@@ -12,6 +12,7 @@ the standard library and starts in about 20 ms.
 import ctypes
 import os
 import pwd
+import resource
 import sys
 
 # Loaded before the user changes: the new user may not be allowed to read the files of this interpreter.
@@ -25,6 +26,11 @@ def die_with_parent(death_signal: int) -> None:
         return
     pr_set_pdeathsig = 1
     C_LIBRARY.prctl(pr_set_pdeathsig, death_signal, 0, 0, 0)
+
+
+def leave_no_core_dump() -> None:
+    """What a process held when it crashed may be somebody's frame or key: it is written to no file."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def become_user(name: str) -> None:
@@ -43,6 +49,7 @@ def main() -> None:
         sys.exit("process_launcher: expected PARENT_PID DEATH_SIGNAL USER -- PROGRAM …")
     if user != "-":
         become_user(user)
+    leave_no_core_dump()
     die_with_parent(int(death_signal))
     # The parent may have died before the wish above was made; then nobody would ever stop this process.
     if os.getppid() != int(parent_pid):

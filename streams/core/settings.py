@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     webhook_timeout_s: float = Field(default=15.0, gt=0, le=60, description="how long a merchant's endpoint may take to answer")
     shops: Annotated[tuple[str, ...], NoDecode] = Field(default=("catalogue",), description="the shops that are asked, by commas")
     translator: str = Field(default="glossary", description="who translates products' titles")
+    catalogue_directory: Path | None = Field(
+        default=None, description="where catalogues' snapshots lie, for Triton to read them: a directory that both see"
+    )
     hop_history_days: int = Field(default=7, ge=1, description="how long the console remembers journeys' hops")
 
     @field_validator("webhook_schedule_s", "janitor_schedule_s", "shops", mode="before")

@@ -33,7 +33,7 @@ STAGES = (
         "glasses and makers' clouds in and out; the merchants' API",
         roles=("gateway",),
         consumes=(GLASSES_ANSWERS,),
-        emits=(GLASSES_SIGHTINGS, GLASSES_INTENTS),
+        emits=(GLASSES_SIGHTINGS, GLASSES_INTENTS, RECOGNITION_RESULTS),
         outside=("glasses", "makers", "merchants"),
     ),
     Stage(
@@ -46,7 +46,7 @@ STAGES = (
     ),
     Stage(
         "offers",
-        "recognition → offers in the wearer's language and currency",
+        "recognition, or the wearer's choice → offers in the wearer's language and currency",
         roles=("offers",),
         consumes=(RECOGNITION_RESULTS,),
         emits=(GLASSES_ANSWERS,),

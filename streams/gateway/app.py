@@ -1,5 +1,5 @@
-"""The gateway's doors: /v1/glasses (WebSocket), /v1/events and /v1/devices (makers' clouds), /v1/notifications (providers) and
-the merchants' API."""
+"""The gateway's doors: /v1/glasses (WebSocket), /v1/pictures (what choices show), /v1/events and /v1/devices (makers' clouds),
+/v1/notifications (providers) and the merchants' API."""
 
 from contextlib import suppress
 from datetime import timedelta
@@ -20,6 +20,7 @@ from streams.gateway.links import Ending, Links
 from streams.gateway.merchants import describe_webhooks
 from streams.gateway.merchants import router as merchants_api
 from streams.gateway.notifications import Notifications
+from streams.gateway.pictures import PicturesApi
 from streams.gateway.publish import Publisher
 from streams.gateway.socket import GlassesSession
 from streams.payments.accounts import Accounts
@@ -79,6 +80,7 @@ def build_app(parts: Parts, publisher: Publisher, answers: Answers, links: Links
         return {"status": "ok"}
 
     app.include_router(EventsEndpoint(database, publisher, answers, budget).router())
+    app.include_router(PicturesApi(database, parts.settings.gateway_audience).router())
     app.include_router(DevicesApi(database, parts.sealer()).router())
     accounts = Accounts(parts.sealer(), parts.settings.public_url)
     parts.closing.push_async_callback(accounts.close)

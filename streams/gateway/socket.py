@@ -193,7 +193,7 @@ class GlassesSession:
             ):
                 document = to_structured(event)
                 await self._send(document)
-            if event.type in {"offers.found", "payees.found", "look.again"}:
+            if event.type in {"offers.found", "payees.found", "choice.offered", "look.again"}:
                 now = datetime.now(UTC)
                 if event.capturedat:
                     metrics.record("augenblick.glance_to_answer", (now - event.capturedat).total_seconds(), type=event.type)

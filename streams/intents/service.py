@@ -42,7 +42,8 @@ class StoredOffer:
     device_id: str
     merchant_id: MerchantId
     merchant_name: str
-    gtin: str
+    gtin: str | None
+    product_id: str | None
     title: str
     price: Money
     expires_at: datetime
@@ -123,7 +124,8 @@ def purchase(request: PaymentRequested, offer: StoredOffer | None, device: Devic
     if offer.expires_at <= now:
         raise Rejected("offer-expired", "this price was seen too long ago", instance=request.offer_id)
     total = offer.price * request.quantity
-    line = CartLine(title=offer.title, gtin=offer.gtin, quantity=request.quantity, unit_price=offer.price, total=total)
+    product = {"gtin": offer.gtin} if offer.gtin else {"product_id": offer.product_id}
+    line = CartLine(title=offer.title, **product, quantity=request.quantity, unit_price=offer.price, total=total)
     return Purchase(
         journey_id=offer.journey_id,
         merchant_id=offer.merchant_id,
@@ -137,7 +139,7 @@ def purchase(request: PaymentRequested, offer: StoredOffer | None, device: Devic
             quantity=request.quantity,
             title=offer.title,
         ),
-        evidence={"gtin": offer.gtin, **offer.evidence},
+        evidence={**product, **offer.evidence},
         cart=(line,),
         offer_id=offer.id,
     )
@@ -180,7 +182,7 @@ def proposal_digest(terms: ProposalTerms) -> str:
     and provider: it is kept with the proposal when that is made, stands beside the digest in the receipt, and does not change
     afterwards.
     """
-    return sha256_hex(canonical_json(terms.model_dump(mode="json")))
+    return sha256_hex(canonical_json(terms.model_dump(mode="json", exclude_none=True)))
 
 
 def may_be_approved(proposal: StoredProposal | None, device: Device, now: datetime) -> StoredProposal:

@@ -233,6 +233,7 @@ def _offer(row: Row[Any]) -> StoredOffer:
         merchant_id=MerchantId(row.merchant_id),
         merchant_name=row.merchant_name,
         gtin=row.gtin,
+        product_id=row.product_id,
         title=row.title,
         price=Money.of(row.price_minor, row.price_currency),
         expires_at=row.expires_at,

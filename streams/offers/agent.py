@@ -1,4 +1,4 @@
-"""recognition.results → shops, exchange rates, translation; or the registry of payees → glasses.answers."""
+"""recognition.results → shops, exchange rates, translation; or the registry of payees; or a question → glasses.answers."""
 
 import asyncio
 import logging
@@ -9,13 +9,12 @@ from connectors import registry
 from connectors.ports import ExchangeRates, ShopConnector, Translator
 from connectors.rates.ecb import EcbRates
 from connectors.registry import Surroundings
-from schemas.commerce import Offer, OffersFound, PayeesFound, ShownOffer, Translation
+from schemas.commerce import Offer, OffersFound, PayeesFound, ProductQuery, ShownOffer, Translation
 from schemas.errors import Retryable
 from schemas.events import Event, derived_id
 from schemas.ids import PayeeCodeId
-from schemas.recognition import PayeesSeen, Recognition, Unclear
+from schemas.recognition import ChoiceMade, PayeesSeen, Recognition, Unclear, Undecided
 from schemas.topics import RECOGNITION_RESULTS
-from streams.core import wording
 from streams.core.bootstrap import Parts
 from streams.core.consume import Consumer
 from streams.core.database import Database
@@ -43,10 +42,15 @@ class Offers:
 
     async def handle(self, event: Event) -> list[tuple[str, Event]]:
         locale, type = event.locale or "en", "look.again"
-        answer: OffersFound | PayeesFound | Unclear
+        answer: OffersFound | PayeesFound | Undecided | Unclear
         if event.type == "sighting.unclear":
-            unclear = event.decode(Unclear)
-            answer = unclear.model_copy(update={"hint": wording.say(unclear.reason, locale)})
+            answer = service.look_again(event.decode(Unclear), locale)
+        elif event.type == "sighting.undecided":
+            answer, type = await self._question(event.decode(Undecided), locale), "choice.offered"
+        elif event.type == "choice.made":
+            # Its times are those of a person's thinking: neither a deadline nor how long an answer took.
+            event = event.model_copy(update={"capturedat": None, "deadline": None})
+            answer, type = await self._find(event, service.chosen(event.decode(ChoiceMade)), locale), "offers.found"
         elif event.type == "payees.seen":
             answer = await self._payees(event, event.decode(PayeesSeen), locale)
             type = "payees.found" if isinstance(answer, PayeesFound) else type
@@ -72,9 +76,15 @@ class Offers:
                 await payee_store.keep(connection, device_id, event.journeyid, codes, registered)
         return payees.answer(sighting, codes, registered, locale)
 
+    async def _question(self, undecided: Undecided, locale: str) -> Undecided:
+        titles = service.titles(undecided)
+        return service.question(undecided, await self._translate(titles, {}, locale), locale)
+
     async def _find(self, event: Event, recognition: Recognition, locale: str) -> OffersFound:
-        offers, late, failed = await self._ask(recognition.gtin, self._left(event))
-        titles = await self._translate(offers, locale)
+        offers, late, failed = await self._ask(service.query(recognition), self._left(event))
+        brands = {brand: brand for offer in offers if (brand := offer.product.brand)}
+        as_sold = [Translation(text=offer.product.title, language=offer.product.language, by="shop") for offer in offers]
+        titles = await self._translate(as_sold, brands, locale)
         now = datetime.now(UTC)
         currency = event.currency or "EUR"
         shown = [
@@ -97,9 +107,9 @@ class Offers:
         left = (event.deadline - datetime.now(UTC)).total_seconds() if event.deadline else 1.0
         return max(left - _FOR_THE_WAY_BACK_S, _AT_LEAST_S)
 
-    async def _ask(self, gtin: str, timeout_s: float) -> tuple[list[Offer], tuple[str, ...], tuple[str, ...]]:
+    async def _ask(self, query: ProductQuery, timeout_s: float) -> tuple[list[Offer], tuple[str, ...], tuple[str, ...]]:
         """All shops at once. Whoever is late or fails is named, and delays nobody."""
-        tasks = {name: asyncio.create_task(self._ask_one(name, shop, gtin)) for name, shop in self._shops.items()}
+        tasks = {name: asyncio.create_task(self._ask_one(name, shop, query)) for name, shop in self._shops.items()}
         await asyncio.wait(tasks.values(), timeout=timeout_s)
         offers: list[Offer] = []
         late, failed = [], []
@@ -116,14 +126,13 @@ class Offers:
                 offers.extend(task.result())
         return offers, tuple(late), tuple(failed)
 
-    async def _ask_one(self, name: str, shop: ShopConnector, gtin: str) -> Sequence[Offer]:
+    async def _ask_one(self, name: str, shop: ShopConnector, query: ProductQuery) -> Sequence[Offer]:
         with tracing.span(f"find {name}", attributes={names.SHOP: name}):
-            return await shop.find(gtin)
+            return await shop.find(query)
 
-    async def _translate(self, offers: Sequence[Offer], locale: str) -> list[Translation]:
-        """Titles in the wearer's language where the translator is quick enough, else as the shops wrote them."""
-        titles = [Translation(text=offer.product.title, language=offer.product.language, by="shop") for offer in offers]
-        brands = {brand: brand for offer in offers if (brand := offer.product.brand)}
+    async def _translate(self, titles: Sequence[Translation], brands: Mapping[str, str], locale: str) -> list[Translation]:
+        """Titles in the wearer's language where the translator is quick enough, else as the shops wrote them. `brands` stay."""
+        titles = list(titles)
         for language in {title.language for title in titles}:
             places = [place for place, title in enumerate(titles) if title.language == language]
             try:
@@ -152,7 +161,7 @@ async def run(parts: Parts) -> None:
         name="offers",
         topics=(RECOGNITION_RESULTS,),
         handling=Direct(await parts.producer(), offers.handle),
-        event_types=frozenset({"sighting.recognised", "sighting.unclear", "payees.seen"}),
+        event_types=frozenset({"sighting.recognised", "sighting.undecided", "sighting.unclear", "choice.made", "payees.seen"}),
         window=parts.settings.window,
         sheds_late=True,
     )

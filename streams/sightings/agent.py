@@ -1,9 +1,11 @@
 """glasses.sightings → Triton → recognition.results."""
 
+import asyncio
 from datetime import UTC, datetime
+from typing import Protocol
 
 from schemas.events import Event, derived_id
-from schemas.recognition import Intent, PayeesSeen, Recognition, Unclear, UnclearReason
+from schemas.recognition import Intent, PayeesSeen, Recognition, Unclear, UnclearReason, Undecided
 from schemas.topics import GLASSES_SIGHTINGS
 from streams.core.bootstrap import Parts
 from streams.core.consume import Consumer
@@ -11,30 +13,43 @@ from streams.core.faust_worker import run_consumer
 from streams.core.handling import Direct
 from streams.core.settings import require
 from streams.sightings import service
-from streams.sightings.triton import Recogniser, TritonRecogniser, Unavailable, Unreadable
+from streams.sightings.catalogues import Catalogues
+from streams.sightings.recogniser import Look, Recogniser
+from streams.sightings.service import Frame, Result
+from streams.sightings.triton import Models, Unreadable
 
 _SOURCE = "/sightings"
-_FOR_THE_WAY_BACK_S = 0.15  # of the deadline: that recognition does not answer must be said in time, too
+# Of the deadline: that recognition does not answer must be said in time, too; and shops need some of it, to tell the price.
+_FOR_THE_WAY_BACK_S = 0.15
 _AT_LEAST_S = 0.01
-_TYPES = {Recognition: "sighting.recognised", PayeesSeen: "payees.seen", Unclear: "sighting.unclear"}
+_TYPES: dict[type[Result], str] = {
+    Recognition: "sighting.recognised",
+    PayeesSeen: "payees.seen",
+    Undecided: "sighting.undecided",
+    Unclear: "sighting.unclear",
+}
+
+
+class Looks(Protocol):
+    """See streams.sightings.recogniser.Recogniser."""
+
+    async def look(self, frame: bytes, what: Frame, time_s: float, *, region: str | None = None) -> Look: ...
 
 
 class Sightings:
-    def __init__(self, recogniser: Recogniser) -> None:
+    def __init__(self, recogniser: Looks) -> None:
         self._recogniser = recogniser
 
     async def handle(self, event: Event) -> list[tuple[str, Event]]:
         """One answer per frame, whatever it is."""
-        intent, digest = event.intent or Intent.IDENTIFY, event.framedigest or ""
+        what = Frame(event.id, event.framedigest or "", event.intent or Intent.IDENTIFY)
         left = (event.deadline - datetime.now(UTC)).total_seconds() if event.deadline else 1.0
-        left = max(left - _FOR_THE_WAY_BACK_S, _AT_LEAST_S)
+        time_s = max(left - _FOR_THE_WAY_BACK_S, _AT_LEAST_S)
+        result: Result
         try:
-            codes = await self._recogniser.codes(event.data, left)
-            result = service.decide(event.id, digest, intent, codes, self._recogniser.model)
+            result = (await self._recogniser.look(event.data, what, time_s, region=event.region)).result
         except Unreadable:
-            result = service.unclear(event.id, digest, intent, UnclearReason.UNREADABLE_FRAME)
-        except Unavailable:
-            result = service.unclear(event.id, digest, intent, UnclearReason.RECOGNITION_UNAVAILABLE)
+            result = service.unclear(what, UnclearReason.UNREADABLE_FRAME)
         following = event.follow(
             _TYPES[type(result)], result, id=derived_id(event.id, "sightings"), source=_SOURCE, subject=event.id
         )
@@ -42,14 +57,19 @@ class Sightings:
 
 
 async def run(parts: Parts) -> None:
-    recogniser = TritonRecogniser(require(parts.settings.triton_url, "triton_url"))
-    parts.closing.push_async_callback(recogniser.close)
+    models = Models(require(parts.settings.triton_url, "triton_url"))
+    parts.closing.push_async_callback(models.close)
+    catalogues = Catalogues(parts.database(), parts.database_url())
+    await catalogues.start()
     consumer = Consumer(
         name="sightings",
         topics=(GLASSES_SIGHTINGS,),
-        handling=Direct(await parts.producer(), Sightings(recogniser).handle),
+        handling=Direct(await parts.producer(), Sightings(Recogniser(models, catalogues)).handle),
         event_types=frozenset({"sighting.captured"}),
         window=parts.settings.window,
         sheds_late=True,
     )
-    await run_consumer(consumer, parts)
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(catalogues.watch())
+        await run_consumer(consumer, parts)
+        watching.cancel()

@@ -1,69 +1,294 @@
-"""From what the models read to what is said: one product surely, whom codes ask to pay, or a reason to look again. Plain
-functions."""
+"""From what the models saw to what is said: one product surely, a few to choose from, whom codes ask to pay, or a reason to look
+again. Plain functions on plain values.
 
-from stdnum import ean
-from stdnum.exceptions import ValidationError
+A code proves more than a picture. A picture is acted upon from the confidence on that its catalogue's thresholds promise to be
+right with; between that and unknown the wearer is asked. Where code and picture contradict each other, and both name products
+that the catalogues know, the wearer is asked as well: one of two packets in view has its code, the other its face to the camera.
+"""
 
-from schemas.recognition import Code, Intent, PayeesSeen, Recognition, Unclear, UnclearReason
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+from schemas.ids import MerchantId
+from schemas.recognition import (
+    Candidate,
+    Choice,
+    Code,
+    Evidence,
+    Intent,
+    PayeeCode,
+    PayeesSeen,
+    Point,
+    PriceTag,
+    Recognition,
+    Unclear,
+    UnclearReason,
+    Undecided,
+)
+from streams.sightings import thresholds
 from streams.sightings.payee_codes import PayersCode
+from streams.sightings.thresholds import Thresholds
 
-# Symbologies whose text may be a GTIN. UPC-E arrives expanded (zxing-cpp gives its UPC-A form).
-_PRODUCT_FORMATS = frozenset({"EAN13", "EAN8", "UPCA", "UPCE", "ITF14"})
+Result = Recognition | PayeesSeen | Undecided | Unclear
+Doubt = Literal["close", "code_and_picture_differ"]
+Corners = tuple[Point, Point, Point, Point]
 
 _PAYEES_AT_MOST = 8  # of one frame; see schemas.recognition.PayeesSeen
-
-# GS1 prefixes for in-store numbers, coupons and variable weight: they mean nothing outside one shop.
-_RESTRICTED = ("02", "04", *(str(prefix) for prefix in range(20, 30)))
-
-
-def gtin_of(text: str, symbology: str) -> str | None:
-    """The GTIN, normalised to 14 digits, that a code stands for; None where it stands for none: another symbology, a wrong
-    length or check digit, or a number that only one shop understands (GS1 General Specifications, section 1.4)."""
-    if symbology not in _PRODUCT_FORMATS or not text.isascii() or not text.isdigit():
-        return None
-    try:
-        ean.validate(text)
-    except ValidationError:
-        return None
-    gtin = text.zfill(14)
-    if symbology in {"EAN13", "UPCA"} and gtin[1:3] in _RESTRICTED:
-        return None
-    return gtin
+_CHOICES_AT_MOST = 3
+_SMALLEST_SHARE = 1e-9
 
 
-def decide(
-    sighting_id: str, frame_digest: str, intent: Intent, codes: tuple[Code, ...], model: str
-) -> Recognition | PayeesSeen | Unclear:
-    """One product in view: say so. None or several: ask to look again, for a wrong guess costs more than a second glance.
+class Quality(Protocol):
+    """Of a frame, as the model `match` measures it."""
 
-    Payees' codes count only for who wants to pay, and only where no product is in view. A product beside them is what the wearer
-    holds up: its own packet may carry a payee's code (a donation, a raffle), and a shop's price for it is better than a payee
-    without a bill. Whoever means the payee looks at its code alone.
-    """
-    products = {code.gtin for code in codes if code.gtin}
-    payees = tuple(dict.fromkeys(code.payee for code in codes if code.payee)) if intent is Intent.PAY else ()
+    @property
+    def sharpness(self) -> float: ...
+    @property
+    def brightness(self) -> float: ...
+    @property
+    def glare(self) -> float: ...
+    @property
+    def texture(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Which frame this is about, and what the wearer wants of it."""
+
+    sighting_id: str
+    digest: str
+    intent: Intent
+
+
+@dataclass(frozen=True)
+class Match:
+    """A catalogue's product that the frame may show, with the matcher's score for it; `limits` say what that counts."""
+
+    merchant_id: MerchantId
+    product_id: str
+    title: str
+    language: str
+    snapshot: int
+    score: float
+    limits: Thresholds = field(repr=False)
+    gtin: str | None = None
+    inliers: int | None = None
+    outline: Corners | None = None
+    picture: str | None = None
+
+    @property
+    def product(self) -> str:
+        """Two merchants' entries of one GTIN are one product."""
+        return self.gtin or f"{self.merchant_id} {self.product_id}"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known of a frame when it is decided. `size` is in pixels, (0, 0) where no model told it. `known` are catalogues'
+    products that have a GTIN read from the frame. `models` answered; of the others it is said why not; who was not asked is in
+    none of the three."""
+
+    codes: tuple[Code, ...] = ()
+    price_tag: PriceTag | None = None
+    matches: tuple[Match, ...] = ()
+    matcher: str | None = None
+    quality: Quality | None = None
+    size: tuple[int, int] = (0, 0)
+    known: tuple[Candidate, ...] = ()
+    models: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> frozenset[str]:
+        return frozenset((*self.late, *self.failed))
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A product as the wearer would be told of it, and whether its picture alone may be acted upon, asked about, or offered as
+    one of the choices."""
+
+    candidate: Candidate
+    product: str
+    acts: bool
+    asks: bool
+    is_choice: bool
+    limits: Thresholds = field(repr=False)
+
+
+def gtins(codes: Collection[Code]) -> frozenset[str]:
+    return frozenset(code.gtin for code in codes if code.gtin)
+
+
+def decide(frame: Frame, seen: Seen) -> Result:
+    """The one answer to a frame."""
+    ranked = rank(seen.matches, seen.matcher)
+    products = gtins(seen.codes)
+    if len(products) > 1:
+        # A shelf full of codes: the one whose packet is seen, if one is.
+        products &= {ranked[0].candidate.gtin or ""} if ranked and ranked[0].acts else frozenset()
     if len(products) == 1:
-        return Recognition(
-            sighting_id=sighting_id,
-            frame_digest=frame_digest,
-            intent=intent,
-            gtin=products.pop(),
-            confidence=1.0,  # the check digit holds, and nothing contradicts it
-            codes=tuple(code.model_copy(update={"payee": None}) for code in codes),
-            model=model,
-        )
-    if products or len(payees) > _PAYEES_AT_MOST:
-        reason = UnclearReason.SEVERAL_PRODUCTS
-    elif payees:
-        return PayeesSeen(sighting_id=sighting_id, frame_digest=frame_digest, intent=intent, payees=payees)
-    elif any(isinstance(code, PayersCode) for code in codes):
-        reason = UnclearReason.PAYERS_CODE
-    elif codes:
-        reason = UnclearReason.NOT_A_PRODUCT_CODE
-    else:
-        reason = UnclearReason.NO_CODE
-    return unclear(sighting_id, frame_digest, intent, reason)
+        return _by_code(frame, seen, next(iter(products)), ranked)
+    if len(gtins(seen.codes)) > 1:
+        return _unclear(frame, seen, UnclearReason.SEVERAL_PRODUCTS)
+    payees = tuple(dict.fromkeys(code.payee for code in seen.codes if code.payee)) if frame.intent is Intent.PAY else ()
+    if payees:
+        return _payees(frame, seen, payees)
+    if any(isinstance(code, PayersCode) for code in seen.codes):
+        return _unclear(frame, seen, UnclearReason.PAYERS_CODE)
+    if ranked and ranked[0].acts:
+        return _recognition(frame, seen, Evidence.PICTURE, ranked[0].candidate, confidence=ranked[0].candidate.confidence)
+    if ranked and ranked[0].asks and len(choices := [one for one in ranked if one.is_choice]) > 1:
+        return _undecided(frame, seen, "close", [_choice(one.candidate) for one in choices])
+    return _unclear(frame, seen, _reason(seen, ranked))
 
 
-def unclear(sighting_id: str, frame_digest: str, intent: Intent, reason: UnclearReason) -> Unclear:
-    return Unclear(sighting_id=sighting_id, frame_digest=frame_digest, intent=intent, reason=reason)
+def rank(matches: Sequence[Match], matcher: str | None) -> tuple[Ranked, ...]:
+    """Each product once, the most probable first. How far a product is ahead is counted against other products only: one that two
+    merchants sell has no rival in itself."""
+    best: dict[str, Match] = {}
+    for match in sorted(matches, key=lambda one: -one.score):
+        if (other := best.setdefault(match.product, match)) is not match and other.picture is None:
+            best[match.product] = replace(other, picture=match.picture)
+    return tuple(sorted((_ranked(match, best, matcher) for match in best.values()), key=lambda one: -one.candidate.confidence))
+
+
+def _ranked(match: Match, best: Mapping[str, Match], matcher: str | None) -> Ranked:
+    limits = match.limits
+    rival = max((other.score for product, other in best.items() if product != match.product), default=None)
+    confidence = limits.calibration.confidence(match.product_id, match.score, rival)
+    candidate = Candidate(
+        merchant_id=match.merchant_id,
+        product_id=match.product_id,
+        gtin=match.gtin,
+        title=match.title,
+        language=match.language,
+        confidence=confidence,
+        inliers=match.inliers,
+        outline=match.outline,
+        picture=match.picture,
+        snapshot=match.snapshot,
+    )
+    return Ranked(
+        candidate=candidate,
+        product=match.product,
+        acts=confidence >= limits.act and limits.may_act(matcher),
+        asks=confidence >= limits.ask,
+        is_choice=confidence >= limits.choice,
+        limits=limits,
+    )
+
+
+def _by_code(frame: Frame, seen: Seen, gtin: str, ranked: Sequence[Ranked]) -> Result:
+    """A valid GTIN wins over a picture, unless both are surely there and the catalogue knows both."""
+    known = next((one for one in seen.known if one.gtin == gtin and one.picture), None)
+    best = ranked[0] if ranked else None
+    same = next((one for one in ranked if one.product == gtin), None)
+    if best is not None and best.acts and best is not same and known is not None:
+        return _undecided(frame, seen, "code_and_picture_differ", [_choice(known), _choice(best.candidate)])
+    if best is not None and best is same and best.acts:
+        return _recognition(frame, seen, Evidence.CODE_AND_PICTURE, best.candidate, gtin=gtin, confidence=1.0)
+    return _recognition(frame, seen, Evidence.CODE, None, gtin=gtin, confidence=1.0)  # the check digit holds, nothing contradicts
+
+
+def _payees(frame: Frame, seen: Seen, payees: tuple[PayeeCode, ...]) -> PayeesSeen | Unclear:
+    """They count only for who wants to pay, and only where no product is in view. A product beside them is what the wearer holds
+    up: its own packet may carry a payee's code (a donation, a raffle), and a shop's price for it is better than a payee without a
+    bill. Whoever means the payee looks at its code alone."""
+    if len(payees) > _PAYEES_AT_MOST:
+        return _unclear(frame, seen, UnclearReason.SEVERAL_PRODUCTS)
+    return PayeesSeen(sighting_id=frame.sighting_id, frame_digest=frame.digest, intent=frame.intent, payees=payees)
+
+
+def _recognition(
+    frame: Frame, seen: Seen, evidence: Evidence, candidate: Candidate | None, *, confidence: float, gtin: str | None = None
+) -> Recognition:
+    return Recognition(
+        sighting_id=frame.sighting_id,
+        frame_digest=frame.digest,
+        intent=frame.intent,
+        gtin=gtin or (candidate.gtin if candidate else None),
+        candidate=candidate,
+        evidence=evidence,
+        confidence=confidence,
+        codes=_told(seen.codes),
+        price_tag=seen.price_tag,
+        models=seen.models,
+        late_models=seen.late,
+        failed_models=seen.failed,
+    )
+
+
+def _undecided(frame: Frame, seen: Seen, reason: Doubt, choices: Sequence[Choice]) -> Undecided:
+    return Undecided(
+        sighting_id=frame.sighting_id,
+        frame_digest=frame.digest,
+        intent=frame.intent,
+        reason=reason,
+        choices=tuple(choices[:_CHOICES_AT_MOST]),
+        price_tag=seen.price_tag,
+        models=seen.models,
+    )
+
+
+def _choice(candidate: Candidate) -> Choice:
+    return Choice(gtin=candidate.gtin, candidate=candidate)
+
+
+def _reason(seen: Seen, ranked: Sequence[Ranked]) -> UnclearReason:
+    """The hint that helps most: what is wrong with the view first, for nothing else can be known before it is right."""
+    if not seen.models or ("codes" in seen.missing and not ranked):
+        return UnclearReason.RECOGNITION_UNAVAILABLE
+    if seen.codes:
+        return UnclearReason.NOT_A_PRODUCT_CODE
+    best = ranked[0] if ranked else None
+    if seen.quality is None:
+        return UnclearReason.NO_CODE if not best else UnclearReason.UNKNOWN_PRODUCT
+    views = (best.limits if best else thresholds.shipped()).views
+    quality = seen.quality
+    if quality.brightness < views.dark:
+        return UnclearReason.TOO_DARK
+    if quality.glare > views.glare:
+        return UnclearReason.GLARE
+    if quality.sharpness < views.blurred:
+        return UnclearReason.BLURRED
+    if best is not None and best.is_choice:
+        if _share(best.candidate.outline, seen.size) < views.far:
+            return UnclearReason.TOO_FAR
+        if (best.candidate.inliers or 0) < views.few_inliers:
+            return UnclearReason.TURN_LABEL
+    if quality.texture < views.plain:
+        return UnclearReason.TURN_LABEL
+    return UnclearReason.UNKNOWN_PRODUCT
+
+
+def _share(outline: Corners | None, size: tuple[int, int]) -> float:
+    """Of the frame that lies within the outline; all of it, where it is not known."""
+    if outline is None or min(size) <= 0:
+        return 1.0
+    after = (*outline[1:], outline[0])
+    doubled = sum(here[0] * there[1] - there[0] * here[1] for here, there in zip(outline, after, strict=True))
+    return max(abs(doubled) / 2 / (size[0] * size[1]), _SMALLEST_SHARE)
+
+
+def _told(codes: Sequence[Code]) -> tuple[Code, ...]:
+    """Beside a product whom a code asks to pay is nobody's business."""
+    return tuple(code.model_copy(update={"payee": None}) for code in codes if not isinstance(code, PayersCode))
+
+
+def _unclear(frame: Frame, seen: Seen, reason: UnclearReason) -> Unclear:
+    told = [code for code in _told(seen.codes) if code.gtin or code.in_store or code.link]
+    return Unclear(
+        sighting_id=frame.sighting_id,
+        frame_digest=frame.digest,
+        intent=frame.intent,
+        reason=reason,
+        codes=tuple(told),
+        price_tag=seen.price_tag,
+    )
+
+
+def unclear(frame: Frame, reason: UnclearReason) -> Unclear:
+    return _unclear(frame, Seen(), reason)

@@ -55,7 +55,7 @@ def signed(presence: str = "press", key: DeviceKey = KEY, **changes: Any) -> str
     """The yes; `changes` falsify its claims."""
     at = int(NOW.timestamp())
     changes = {"iat": at, "exp": at + 30, **changes}
-    return key.approve({"terms": TERMS.model_dump(mode="json")}, presence, **changes)
+    return key.approve({"terms": TERMS.model_dump(mode="json", exclude_none=True)}, presence, **changes)
 
 
 def verify(text: str, *, key: bytes = KEY.public, terms: ProposalTerms = TERMS, now: datetime = NOW) -> ApprovalClaims:

@@ -10,11 +10,15 @@ from types import MappingProxyType
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
+from connectors.shops.catalogue.importer import CatalogueRow
 from infra.sandbox.glasses import DeviceKey
+from schemas import commerce
 from schemas.ids import AccountId, DeviceId, EndpointId, JourneyId, MakerId, MerchantId, OfferId, OrderId, PaymentId, ProposalId
 from schemas.money import Money
 from schemas.payments import CartLine, Payer, PresenceMethod, ProposalTerms
-from schemas.tables import catalogue_products, metadata, offers, payments, proposals, provider_accounts
+from schemas.tables import metadata, offers, payments, proposals, provider_accounts
+from streams.catalogues import store as catalogues
+from streams.catalogues.service import import_prices
 from streams.core.database import Database
 from streams.core.sealing import Sealer
 from streams.gateway import provisioning
@@ -138,17 +142,13 @@ class Rows:
     ) -> Product:
         """With a GTIN nobody else has in this test session, unless one is given; giving it again changes nothing."""
         product = Product(gtin or gtin13(next(_numbers)), title, price or Money.of(1795, "SEK"))
-        row = {
-            "merchant_id": shop.merchant_id,
-            "gtin": "0" + product.gtin,
-            "title": product.title,
-            "language": language,
-            "price_minor": product.price.minor,
-            "price_currency": product.price.currency,
-            "observed_at": datetime.now(UTC),
-        }
+        known = commerce.Product(gtin="0" + product.gtin, product_id="0" + product.gtin, title=title, language=language)
         async with self.database.transaction() as connection:
-            await connection.execute(insert(catalogue_products).values(row).on_conflict_do_nothing())
+            current = await catalogues.current(connection, shop.merchant_id)
+            if current and await catalogues.find_products(connection, shop.merchant_id, current[0].number, [known.product_id]):
+                return product
+            row = CatalogueRow(line=1, product=known, price=product.price, url=None)
+            await import_prices(connection, shop.merchant_id, [row], datetime.now(UTC))
         return product
 
     async def endpoint(self, shop: Shop, url: str) -> tuple[EndpointId, str]:

@@ -39,6 +39,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "augenblick.late": ("{event}", "Events that were passed over because their deadline had come."),
     "augenblick.duplicates": ("{event}", "Events that had been handled already."),
     "augenblick.sightings.dropped": ("{frame}", "Frames that a newer one replaced or that were not answered in time."),
+    "augenblick.models.missing": ("{frame}", "Frames that a model was asked about and did not answer, by model and reason."),
     "augenblick.glance_to_answer": ("s", "Capture of the frame to the answer's sending to the glasses."),
     "augenblick.glance_to_paid": ("s", "Capture of the frame to the money being taken."),
     "augenblick.refusals": ("{request}", "Requests refused at an edge, by problem code."),

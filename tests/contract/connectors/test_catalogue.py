@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,10 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from connectors.conformance.shops import ShopConformance
 from connectors.ports import ShopConnector
 from connectors.shops.catalogue import CatalogueShop
-from connectors.shops.catalogue.importer import CatalogueRow, import_catalogue, parse_catalogue
+from connectors.shops.catalogue.importer import CatalogueRow, Sale, parse_catalogue
+from schemas.commerce import Offer, ProductQuery
 from schemas.errors import Rejected
 from schemas.ids import MerchantId
-from schemas.tables import catalogue_products, merchants
+from schemas.money import Money
+from schemas.tables import catalogue_products, catalogues, merchants
+from streams.catalogues import store
+from streams.catalogues.service import import_prices
 from streams.core.database import create_engine
 
 MILK, JUICE = "04006381333931", "00000073513537"
@@ -39,9 +44,17 @@ async def merchant(engine: AsyncEngine, name: str) -> MerchantId:
     return merchant_id
 
 
-async def upload(engine: AsyncEngine, merchant_id: MerchantId, rows: list[CatalogueRow], at: datetime = NOW) -> int:
+async def upload(
+    engine: AsyncEngine, merchant_id: MerchantId, rows: list[CatalogueRow], at: datetime = NOW, *, replace: bool = False
+) -> int:
+    """Returns how many products the merchant has now."""
     async with engine.begin() as connection:
-        return await import_catalogue(connection, merchant_id, rows, at)
+        return (await import_prices(connection, merchant_id, rows, at, replace=replace)).products
+
+
+async def offers_of(engine: AsyncEngine, merchant_id: MerchantId, **query: str) -> list[Offer]:
+    found = await CatalogueShop(engine).find(ProductQuery(**query))
+    return [offer for offer in found if offer.merchant_id == merchant_id]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +85,8 @@ class TestCatalogue(ShopConformance):
     ) -> None:
         statements = []
         event.listen(engine.sync_engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
-        offers = [offer for offer in await connector.find(MILK) if offer.merchant_id in two_merchants]
+        found = await connector.find(ProductQuery(gtin=MILK))
+        offers = [offer for offer in found if offer.merchant_id in two_merchants]
         assert len(statements) == 1
         assert [(offer.merchant_name, offer.price.minor, offer.url) for offer in offers] == [
             ("Cheap", 149, None),
@@ -84,13 +98,12 @@ class TestCatalogue(ShopConformance):
     async def test_a_quote_has_the_price_of_now(self, connector: ShopConnector, engine: AsyncEngine) -> None:
         fickle = await merchant(engine, "Fickle")
         await upload(engine, fickle, listed(f"{JUICE},Juice,en,,2.00,EUR,"))
-        (offer,) = [offer for offer in await connector.find(JUICE) if offer.merchant_id == fickle]
+        (offer,) = await offers_of(engine, fickle, gtin=JUICE)
         await upload(engine, fickle, listed(f"{JUICE},Juice,en,,2.50,EUR,"))
         quote = await connector.quote(offer, 3)
         assert (quote.offer.price.minor, quote.total.minor) == (250, 750)
 
-        async with engine.begin() as connection:
-            await connection.execute(catalogue_products.delete().where(catalogue_products.c.merchant_id == fickle))
+        await upload(engine, fickle, listed(f"{MILK},Milk,en,,1.49,EUR,"), replace=True)
         with pytest.raises(Rejected) as refused:
             await connector.quote(offer, 1)
         assert refused.value.problem.code == "offer-expired"
@@ -118,7 +131,7 @@ async def test_a_failure_takes_everything_back(engine: AsyncEngine) -> None:
     seller = await merchant(engine, "Nothing")
     with pytest.raises(ZeroDivisionError):
         async with engine.begin() as connection:
-            await import_catalogue(connection, seller, listed(f"{MILK},Milk,en,,1.49,EUR,"), NOW)
+            await import_prices(connection, seller, listed(f"{MILK},Milk,en,,1.49,EUR,"), NOW)
             raise ZeroDivisionError
     assert await stored(engine, seller) == []
 
@@ -129,14 +142,72 @@ async def test_a_long_list_uploaded_several_times_at_once(engine: AsyncEngine) -
     rows = listed(*(f"{gtin}{_check_digit(gtin)},Milk {gtin},en,,1.49,EUR," for gtin in gtins))
     await asyncio.gather(*(upload(engine, seller, list(reversed(rows)) if turn else rows) for turn in (0, 1, 0)))
     async with engine.connect() as connection:
-        count = select(func.count()).where(catalogue_products.c.merchant_id == seller)
-        assert await connection.scalar(count) == 2500
+        count = select(func.count()).where(catalogue_products.c.merchant_id == seller).group_by(catalogue_products.c.snapshot)
+        assert (await connection.execute(count)).scalars().all() == [2500, 2500, 2500]
+
+
+async def test_a_product_that_only_its_merchant_knows(engine: AsyncEngine) -> None:
+    seller, other = await merchant(engine, "Bakery"), await merchant(engine, "Other bakery")
+    bread = parse_catalogue(b"product_id,title,language,price,currency\nbread-7,Bread,en,3.20,EUR\n")
+    await upload(engine, seller, bread)
+    await upload(engine, other, bread)
+    (offer,) = await CatalogueShop(engine).find(ProductQuery(merchant_id=seller, product_id="bread-7"))
+    assert (offer.merchant_id, offer.product.gtin, offer.product.product_id) == (seller, None, "bread-7")
+    assert (await CatalogueShop(engine).quote(offer, 2)).total == Money.of(640, "EUR")
+    assert list(await CatalogueShop(engine).find(ProductQuery(product_id="bread-7"))) == []
+
+
+async def test_what_has_no_price_or_is_out_of_stock_is_not_offered(engine: AsyncEngine) -> None:
+    seller = await merchant(engine, "Empty shelves")
+    await upload(engine, seller, listed(f"{MILK},Milk,en,,,,"))
+    assert await offers_of(engine, seller, gtin=MILK) == []
+    (juice,) = listed(f"{JUICE},Juice,en,,2,EUR,")
+    await upload(engine, seller, [replace(juice, available=False)])
+    assert await offers_of(engine, seller, gtin=JUICE) == []
+    await upload(engine, seller, [juice])
+    assert await offers_of(engine, seller, gtin=JUICE) != []
+
+
+@pytest.mark.parametrize(("begins", "ends", "price"), [(-1, 1, 99), (None, None, 99), (1, 2, 149), (-2, -1, 149)])
+async def test_a_sale_counts_while_it_is_on(engine: AsyncEngine, begins: int | None, ends: int | None, price: int) -> None:
+    seller, now = await merchant(engine, "Sale"), datetime.now(UTC)
+    (milk,) = listed(f"{MILK},Milk,en,,1.49,EUR,")
+    times = [None if hours is None else now + timedelta(hours=hours) for hours in (begins, ends)]
+    await upload(engine, seller, [replace(milk, sale=Sale(Money.of(99, "EUR"), *times))])
+    (offer,) = await offers_of(engine, seller, gtin=MILK)
+    assert offer.price == Money.of(price, "EUR")
+    assert (await CatalogueShop(engine).quote(offer, 1)).total == Money.of(price, "EUR")
+
+
+async def test_a_product_that_changes_its_name_is_not_sold_twice(engine: AsyncEngine) -> None:
+    seller = await merchant(engine, "Renamed")
+    await upload(engine, seller, listed(f"{MILK},Milk,en,,1.49,EUR,"))
+    renamed = parse_catalogue(f"product_id,gtin,title,language,price,currency\nm-1,{MILK},Milk,en,1.59,EUR\n".encode())
+    assert await upload(engine, seller, renamed) == 1
+    (offer,) = await offers_of(engine, seller, gtin=MILK)
+    assert (offer.product.product_id, offer.price.minor) == ("m-1", 159)
+
+
+async def test_a_former_price_list_is_back_with_one_switch(engine: AsyncEngine) -> None:
+    seller = await merchant(engine, "Undecided")
+    for price in ("1.49", "9.99"):
+        await upload(engine, seller, listed(f"{MILK},Milk,en,,{price},EUR,"))
+    assert (await offers_of(engine, seller, gtin=MILK))[0].price.minor == 999
+    async with engine.begin() as connection:
+        await store.switch(connection, seller, 1, instead_of=2)
+    assert (await offers_of(engine, seller, gtin=MILK))[0].price.minor == 149
 
 
 async def stored(engine: AsyncEngine, seller: MerchantId) -> list:
-    columns = [column for column in catalogue_products.c if column.name != "merchant_id"]
+    """What is current."""
+    columns = [column for column in catalogue_products.c if column.name not in {"merchant_id", "snapshot", "observed_at"}]
+    current = select(catalogues.c.current).where(catalogues.c.merchant_id == seller).scalar_subquery()
     async with engine.connect() as connection:
-        query = select(*columns).where(catalogue_products.c.merchant_id == seller).order_by(catalogue_products.c.gtin)
+        query = (
+            select(*columns, catalogue_products.c.observed_at)
+            .where(catalogue_products.c.merchant_id == seller, catalogue_products.c.snapshot == current)
+            .order_by(catalogue_products.c.gtin)
+        )
         return list((await connection.execute(query)).all())
 
 

@@ -89,7 +89,7 @@ class Wearer:
         self, proposed: Proposed, presence: str = "press", *, key: DeviceKey | None = None, ago_s: float = 0, **changes: Any
     ) -> str | None:
         """The code of the refusal, or None where it counted."""
-        terms = proposed.terms.model_dump(mode="json")
+        terms = proposed.terms.model_dump(mode="json", exclude_none=True)
         assert sha256_hex(canonical_json(terms)) == proposed.digest
         jws = (key or self.key).approve({"terms": terms}, presence, **changes)
         event = await self.send(

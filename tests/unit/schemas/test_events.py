@@ -220,4 +220,11 @@ def test_a_derived_id_follows_from_cause_and_role_alone(cause: EventId, role: st
 def test_the_catalogue_names_each_type_once_and_devices_send_only_what_is_theirs() -> None:
     assert all(name == entry.name for name, entry in CATALOGUE.items())
     sent = {name for name, entry in CATALOGUE.items() if entry.from_devices}
-    assert sent == {"sighting.captured", "payment.requested", "payment.approved", "proposal.declined", "wear.changed"}
+    assert sent == {
+        "sighting.captured",
+        "choice.made",
+        "payment.requested",
+        "payment.approved",
+        "proposal.declined",
+        "wear.changed",
+    }

@@ -9,10 +9,12 @@ from schemas.events import Event, new_event
 from schemas.ids import DeviceId, JourneyId
 from schemas.money import Money
 from schemas.recognition import Code, Intent, PayeeCode, PayeeScheme, PayeesSeen, Recognition, Unclear, UnclearReason
-from streams.sightings import triton
+from streams.sightings import codes, service
 from streams.sightings.agent import Sightings
+from streams.sightings.codes import Read
 from streams.sightings.payee_codes import NotAPayeesCode, PayersCode, is_payers_code, read
-from streams.sightings.service import decide
+from streams.sightings.recogniser import Look
+from streams.sightings.service import Frame, Result, Seen
 from tests.support.payee_codes import ACCOUNT, emvco, sealed, tlv
 
 ALIPAY = "https://qr.alipay.com/fkx01234abcdefghijk5678"
@@ -180,8 +182,12 @@ def test_other_codes_are_not_taken_for_consumers_payment_codes(text: str) -> Non
 # What a frame with such codes leads to.
 
 
-def seen(text: str, format: str = "QRCode") -> Code:
-    return triton._code(triton._Read(text=text, format=format, corners=CORNERS, valid=True))
+def seen(text: str, format: str = "QRCode", intent: Intent = Intent.IDENTIFY) -> Code:
+    return codes.meaning(Read(text=text, format=format, corners=CORNERS, valid=True), intent, "CN")
+
+
+def decide(intent: Intent, codes: tuple[Code, ...]) -> Result:
+    return service.decide(Frame("s", "0" * 64, intent), Seen(codes=codes, models=("codes:1",)))
 
 
 PRODUCT = seen("9520000010010", "EAN13")
@@ -200,26 +206,26 @@ def test_payees_codes_are_qr_codes() -> None:
 
 def test_payees_codes_lead_to_payees_for_who_wants_to_pay() -> None:
     one, other = seen(ALIPAY), seen(emvco())
-    result = decide("s", "0" * 64, Intent.PAY, (one, other, one, seen("anything")), "codes:1")
+    result = decide(Intent.PAY, (one, other, one, seen("anything")))
     assert isinstance(result, PayeesSeen)
     assert result.payees == (one.payee, other.payee), "each once"
 
 
 @pytest.mark.parametrize("intent", [Intent.IDENTIFY, Intent.PRICE, Intent.READ])
 def test_and_for_nobody_else(intent: Intent) -> None:
-    result = decide("s", "0" * 64, intent, (seen(ALIPAY),), "codes:1")
+    result = decide(intent, (seen(ALIPAY),))
     assert isinstance(result, Unclear) and result.reason is UnclearReason.NOT_A_PRODUCT_CODE
 
 
 def test_a_product_in_view_comes_first_and_tells_nothing_of_payees() -> None:
-    result = decide("s", "0" * 64, Intent.PAY, (PRODUCT, seen(emvco())), "codes:1")
+    result = decide(Intent.PAY, (PRODUCT, seen(emvco())))
     assert isinstance(result, Recognition) and result.gtin == "09520000010010"
     assert all(code.payee is None for code in result.codes)
 
 
 def test_more_payees_than_can_be_told_apart() -> None:
     codes = tuple(seen(emvco({"54": str(amount)})) for amount in range(1, 10))
-    result = decide("s", "0" * 64, Intent.PAY, codes, "codes:1")
+    result = decide(Intent.PAY, codes)
     assert isinstance(result, Unclear) and result.reason is UnclearReason.SEVERAL_PRODUCTS
 
 
@@ -227,11 +233,11 @@ def test_more_payees_than_can_be_told_apart() -> None:
 def test_a_consumers_payment_code_gets_its_own_hint(text: str, format: str) -> None:
     code = seen(text, format)
     assert isinstance(code, PayersCode)
-    result = decide("s", "0" * 64, Intent.PAY, (code,), "codes:1")
+    result = decide(Intent.PAY, (code,))
     assert isinstance(result, Unclear) and result.reason is UnclearReason.PAYERS_CODE
-    beside = decide("s", "0" * 64, Intent.PAY, (code, seen(ALIPAY)), "codes:1")
+    beside = decide(Intent.PAY, (code, seen(ALIPAY)))
     assert isinstance(beside, PayeesSeen), "somebody's phone beside the till hides nothing"
-    assert isinstance(decide("s", "0" * 64, Intent.PAY, (code, PRODUCT), "codes:1"), Recognition)
+    assert isinstance(decide(Intent.PAY, (code, PRODUCT)), Recognition)
 
 
 @dataclass
@@ -239,10 +245,10 @@ class Reads:
     """A recogniser that reads these texts from every frame."""
 
     texts: tuple[tuple[str, str], ...]
-    model: str = "codes:1"
 
-    async def codes(self, frame: bytes, timeout_s: float) -> tuple[Code, ...]:
-        return tuple(seen(text, format) for text, format in self.texts)
+    async def look(self, frame: bytes, what: Frame, time_s: float, *, region: str | None = None) -> Look:
+        found = Seen(codes=tuple(seen(text, format, what.intent) for text, format in self.texts), models=("codes:1",))
+        return Look(service.decide(what, found), found)
 
 
 def sighting(intent: Intent) -> Event:

@@ -1,0 +1,38 @@
+"""Triton model `embedder`: pixels in, a vector of unit length out. See ../config.pbtxt for the shapes, vision/embedder.py for
+what is checked before the first picture."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy
+import triton_python_backend_utils as triton
+from vision import embedder
+
+
+class TritonPythonModel:
+    def initialize(self, args: Mapping[str, str]) -> None:
+        cv2.setNumThreads(1)
+        configured = embedder.configured()
+        if configured is None:
+            raise embedder.EmbedderRefused(f"{embedder.MANIFEST_VARIABLE} names no manifest")
+        self._embedder = configured
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        waiting = [request for request in requests if not request.is_cancelled()]
+        pictures = [triton.get_input_tensor_by_name(request, "IMAGE").as_numpy() for request in waiting]
+        try:
+            # All at once: on a GPU many pictures take hardly longer than one.
+            embeddings = self._embedder.embed_rgb([picture for batch in pictures for picture in batch])
+        except Exception as error:
+            # What it said is not told: a library's message may quote the picture.
+            failure = triton.TritonError(f"embedder: {type(error).__name__}", triton.TritonError.INTERNAL)
+            answers = [triton.InferenceResponse(error=failure) for _ in waiting]
+        else:
+            ends = numpy.cumsum([len(batch) for batch in pictures])[:-1]
+            tensors = [triton.Tensor("EMBEDDING", part) for part in numpy.split(embeddings, ends)] if waiting else []
+            answers = [triton.InferenceResponse(output_tensors=[tensor]) for tensor in tensors]
+        in_order = iter(answers)
+        gone = triton.TritonError("the caller has gone", triton.TritonError.CANCELLED)
+        kept = {id(request) for request in waiting}
+        return [next(in_order) if id(request) in kept else triton.InferenceResponse(error=gone) for request in requests]

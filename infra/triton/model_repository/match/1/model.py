@@ -1,0 +1,31 @@
+"""Triton model `match`: one JPEG in, the catalogue products it shows out. See ../config.pbtxt for the shapes, vision/match.py for
+how."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from vision import embedder, frames, matching
+from vision.options import Deadline
+from vision.serving import Answer, FrameModel
+from vision.snapshots import SnapshotRefused
+
+
+class TritonPythonModel(FrameModel):
+    options: ClassVar = matching.OPTIONS
+    refusals: ClassVar = (SnapshotRefused,)
+
+    def load(self, parameters: Mapping[str, str]) -> None:
+        self._maximum_pixels = int(parameters["maximum_pixels"])
+        directory = os.environ.get(matching.DIRECTORY_VARIABLE)
+        self._matcher = matching.Matcher(
+            Path(directory) if directory else None,
+            keep=int(parameters["snapshots_kept"]),
+            embedder=embedder.configured(),
+            device=self.device,
+        )
+
+    def answer(self, jpeg: frames.Picture, options: Mapping[str, Any], deadline: Deadline) -> Answer:
+        picture = frames.decode(jpeg, maximum_pixels=self._maximum_pixels)
+        return Answer(self._matcher.answer(picture, options, deadline))

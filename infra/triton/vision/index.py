@@ -1,0 +1,154 @@
+"""The first stage of a large catalogue: which few of its pictures are worth comparing with a frame in full.
+
+    FirstStage.build(snapshot).shortlist(features, 50)  →  indexes of the snapshot's entries, likeliest first
+
+Which one it is depends on the snapshot alone: where it has embeddings, they decide; else visual words (`words`).
+"""
+
+import os
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .features import Features
+from .snapshots import Snapshot, SnapshotRefused
+from .words import VisualWords
+
+EXACT_UP_TO = 100_000
+"""Embeddings. Up to here every one is compared (5 ms of one core with 512 numbers each), above they are in a usearch index."""
+
+INDEX_FILE = "first-stage.npz"
+"""Beside the snapshot's features, made by whoever opens the snapshot first; it may be removed at any time, and is made again."""
+
+
+class FirstStage(ABC):
+    """Safe to use from several threads."""
+
+    @abstractmethod
+    def shortlist(self, features: Features, k: int) -> list[int]:
+        """At most `k` indexes of entries, likeliest first."""
+
+    @staticmethod
+    def build(snapshot: Snapshot) -> "FirstStage":
+        """Takes from milliseconds (embeddings, or an index file that fits) to half a minute for 10^4 products. Raises
+        SnapshotRefused where the snapshot's features are not what its manifest says."""
+        if snapshot.embedder is None:
+            return Words.of(snapshot)
+        embeddings = _embeddings(snapshot)
+        return ExactEmbeddings(embeddings) if len(embeddings) <= EXACT_UP_TO else NearestEmbeddings(embeddings)
+
+
+class Words(FirstStage):
+    """Local features only."""
+
+    def __init__(self, words: VisualWords) -> None:
+        self.words = words
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> "Words":
+        path = snapshot.directory / INDEX_FILE
+        # Neither a missing nor a damaged nor an older index is an error: all of it is in the snapshot.
+        with suppress(OSError, ValueError):
+            return cls(VisualWords.load(path, snapshot.sha256))
+        words = VisualWords.of(snapshot)
+        # The directory may be mounted read-only. Then each process makes its own.
+        with suppress(OSError):
+            _written_whole(path, words, snapshot.sha256)
+        return cls(words)
+
+    def shortlist(self, features: Features, k: int) -> list[int]:
+        return self.words.shortlist(features, k)
+
+
+class ExactEmbeddings(FirstStage):
+    """Compares with every one. `embeddings` is float32 [P, D] of unit length."""
+
+    def __init__(self, embeddings: NDArray[np.float32]) -> None:
+        self._embeddings = embeddings
+
+    def shortlist(self, features: Features, k: int) -> list[int]:
+        likeness = self._embeddings @ _fitting(features, self._embeddings.shape[1])
+        best = np.argpartition(-likeness, k - 1)[:k] if k < len(likeness) else np.arange(len(likeness))
+        return [int(index) for index in best[np.argsort(-likeness[best], kind="stable")]]
+
+
+class NearestEmbeddings(FirstStage):
+    """Approximate, for more embeddings than can be compared one by one."""
+
+    def __init__(self, embeddings: NDArray[np.float32]) -> None:
+        from usearch.index import Index  # type: ignore[import-not-found]  # only where a catalogue is that large
+
+        self._dimension = embeddings.shape[1]
+        self._index = Index(ndim=self._dimension, metric="ip", dtype="f16")
+        self._index.add(np.arange(len(embeddings), dtype=np.uint64), embeddings)
+
+    def shortlist(self, features: Features, k: int) -> list[int]:
+        return [int(key) for key in self._index.search(_fitting(features, self._dimension), k).keys]
+
+
+class FirstStages:
+    """Builds first stages beside whoever serves, one at a time, and keeps the `keep` used last."""
+
+    def __init__(self, keep: int = 4) -> None:
+        self._keep = keep
+        self._stages: OrderedDict[str, Future[FirstStage]] = OrderedDict()
+        self._lock = Lock()
+        self._builder = ThreadPoolExecutor(1, thread_name_prefix="first-stage")
+
+    def get(self, snapshot: Snapshot, wait_s: float | None = 0.0) -> FirstStage | None:
+        """None while it is being built after `wait_s` (None: however long it takes). What building raised is raised here,
+        once; then it is tried again."""
+        with self._lock:
+            stage = self._stages.get(snapshot.name)
+            if stage is None:
+                stage = self._stages[snapshot.name] = self._builder.submit(FirstStage.build, snapshot)
+            self._stages.move_to_end(snapshot.name)
+            while len(self._stages) > self._keep:
+                self._stages.popitem(last=False)[1].cancel()
+        if not wait([stage], timeout=wait_s).done:
+            return None
+        if stage.exception() is not None:
+            with self._lock:
+                if self._stages.get(snapshot.name) is stage:
+                    del self._stages[snapshot.name]
+        return stage.result()
+
+    def close(self) -> None:
+        self._builder.shutdown(wait=False, cancel_futures=True)
+
+
+def _embeddings(snapshot: Snapshot) -> NDArray[np.float32]:
+    """float32 [P, D], copied out of the snapshot. All have to be of one length and of unit length."""
+    if not len(snapshot):
+        return np.zeros((0, 1), np.float32)
+    dimension = snapshot.features(0).embedding.size
+    embeddings = np.empty((len(snapshot), dimension), np.float32)
+    for index in range(len(snapshot)):
+        embedding = snapshot.features(index).embedding
+        if embedding.size != dimension or not dimension:
+            raise SnapshotRefused(f"snapshot {snapshot.name}, entry {index}: {embedding.size} numbers, not {dimension or 'some'}")
+        embeddings[index] = embedding
+    if not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3):
+        raise SnapshotRefused(f"snapshot {snapshot.name}: an embedding is not of unit length")
+    return embeddings
+
+
+def _fitting(features: Features, dimension: int) -> NDArray[np.float32]:
+    if features.embedding.size != dimension:
+        raise ValueError(f"the frame's embedding has {features.embedding.size} numbers, the catalogue's {dimension}")
+    return features.embedding
+
+
+def _written_whole(path: Path, words: VisualWords, made_for: str) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        words.save(partial, made_for)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,258 @@
+"""Which products of a catalogue a frame shows, from one picture of each.
+
+1. Every point of the frame is compared with every point of every picture (one matrix product for each), and votes for the
+   pictures it is like, by how much more it is like them than like most of the catalogue (local naive Bayes: McCann and Lowe,
+   2012). Points in the middle of the frame weigh more: the wearer looks at the product.
+2. For the pictures with the most votes it is asked where they lie in the frame (`geometry`).
+3. There they are compared as pictures: patterns and colours, block by block (`appearance`).
+4. What was found out is weighed (`parameters`). The score is the logarithm of how many times likelier it is that the frame shows
+   this product than that it shows none of the catalogue, as far as this product alone can tell.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import appearance, geometry
+from .features import Features
+from .options import Deadline
+from .parameters import PARAMETERS
+from .snapshots import Snapshot
+
+EXHAUSTIVE_UP_TO = 200
+"""Entries of a snapshot. Above, a first stage chooses which are compared."""
+SHORTLIST = 40
+VERIFIED = 10
+"""Pictures whose place is looked for, most votes first."""
+
+_SAMPLE = 31
+"""Pictures of the catalogue by which it is known what any package is like."""
+_RANK_IN_SAMPLE = 8
+_USUAL_LIKENESS = 0.86
+"""Stands in for what a catalogue of fewer than `_SAMPLE` pictures lacks: the mean likeness at that rank, measured."""
+_LEAST_LIKENESS = 0.7
+_SLACK = 0.02
+_MOST_PAIRS = 150
+_CENTRE = 0.3  # standard deviation, share of width and height
+_SIMILAR = 0.75
+_CELLS = 6
+
+Floats = NDArray[np.float32]
+Comparison = tuple[Floats, NDArray[np.int64], NDArray[np.bool_]]
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """One catalogue picture, made ready. `descriptors` is float32 [N, 128] of unit length."""
+
+    product_id: str
+    features: Features
+    descriptors: Floats
+    colour: Floats
+    mask: NDArray[np.bool_]
+    colours: Floats
+
+    @classmethod
+    def of(cls, product_id: str, features: Features) -> "Reference":
+        mask = appearance.product_mask(features.colour)
+        return cls(
+            product_id,
+            features,
+            unit(features.descriptors),
+            features.colour.astype(np.float32),
+            mask,
+            appearance.colours_of_product(features.colour, mask),
+        )
+
+    @property
+    def side(self) -> int:
+        return max(self.features.size)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for one picture. All but the first are defined only where it was found in the frame, and 0 elsewhere.
+
+    votes: logarithm, and `colours`: of 1, for the whole frame. found: 1 or 0. inliers, votes_inside, central_votes, strong:
+    logarithms of sums over the points that agree. cover: logarithm of how many of the picture's squares they lie in (a sixth of
+    its longer side each way). share: of the pairs that agree; dense: of the picture's points. off_centre: distance of the
+    product's middle from the frame's. The rest is `appearance.Likeness`.
+    """
+
+    votes: float = 0.0
+    colours: float = 0.0
+    found: float = 0.0
+    inliers: float = 0.0
+    votes_inside: float = 0.0
+    central_votes: float = 0.0
+    strong: float = 0.0
+    cover: float = 0.0
+    share: float = 0.0
+    dense: float = 0.0
+    off_centre: float = 0.0
+    pattern: float = 0.0
+    green_red: float = 0.0
+    blue_yellow: float = 0.0
+    blocks: float = 0.0
+    best_blocks: float = 0.0
+    worst_blocks: float = 0.0
+    hue_off: float = 0.0
+    worst_hue_off: float = 0.0
+    visible: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """`outline` [4, 2] and `points` [N, 2] in pixels of the frame as it was looked at; the outline clockwise from the picture's
+    own top left. None where the picture was not found in any place."""
+
+    reference: Reference
+    evidence: Evidence
+    outline: NDArray[np.float64] | None
+    points: Floats
+
+    @property
+    def score(self) -> float:
+        return score(self.evidence, PARAMETERS.weights, PARAMETERS.intercept)
+
+
+def score(evidence: Evidence, weights: Mapping[str, float], intercept: float) -> float:
+    return intercept + math.fsum(weight * getattr(evidence, name) for name, weight in weights.items())
+
+
+def unit(descriptors: NDArray[np.uint8]) -> Floats:
+    """float32, of unit length."""
+    lengths = np.linalg.norm(descriptors.astype(np.float32), axis=1, keepdims=True)
+    return np.asarray(descriptors / np.maximum(lengths, 1), np.float32)
+
+
+class Catalogue:
+    """References of a snapshot; made when they are first needed, all of them kept where the snapshot is small."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._kept: dict[int, Reference] = {}
+        size = len(snapshot)
+        self.sample = (
+            tuple(sorted({index * size // _SAMPLE for index in range(_SAMPLE)})) if size > _SAMPLE else tuple(range(size))
+        )
+        self._keep = set(range(size) if size <= EXHAUSTIVE_UP_TO else self.sample)
+
+    @property
+    def exhaustive(self) -> bool:
+        return len(self.snapshot) <= EXHAUSTIVE_UP_TO
+
+    def reference(self, index: int) -> Reference:
+        reference = self._kept.get(index)
+        if reference is None:
+            reference = Reference.of(self.snapshot.entries[index].product_id, self.snapshot.features(index))
+            if index in self._keep:
+                self._kept[index] = reference
+        return reference
+
+
+def search(frame: Features, catalogue: Catalogue, chosen: Iterable[int] | None, deadline: Deadline) -> list[Found]:
+    """Best first, one for each product that was looked for in the frame. `chosen` are the entries to compare, by default all;
+    where time runs out, the rest of them is not looked for."""
+    indexes = list(range(len(catalogue.snapshot))) if chosen is None else list(dict.fromkeys(chosen))
+    asked = len(indexes)
+    indexes += [index for index in catalogue.sample if index not in set(indexes)]
+    references = [catalogue.reference(index) for index in indexes]
+    in_sample = [position for position, index in enumerate(indexes) if index in set(catalogue.sample)]
+    found = look(frame, references, compare(frame, references), asked, in_sample, deadline)
+    best: dict[str, Found] = {}
+    for one in sorted(found, key=lambda one: -one.score):
+        best.setdefault(one.reference.product_id, one)
+    return list(best.values())
+
+
+def look(
+    frame: Features,
+    references: Sequence[Reference],
+    comparison: Comparison,
+    asked: int,
+    in_sample: Sequence[int],
+    deadline: Deadline,
+) -> list[Found]:
+    """In no order: what was found out about those of the first `asked` references that have the most votes. `in_sample` are the
+    references by which it is known what any package is like."""
+    if not len(frame.points) or not asked:
+        return []
+    likest, which, mutual = comparison
+    usual = _usual(likest[in_sample], [references[position].product_id for position in in_sample])
+    votes = np.maximum(0, 2 * (likest - usual)) * mutual
+    centre = _centrality(frame)
+    sums = votes[:asked] @ centre
+    colours = appearance.colours_of_centre(frame.colour)
+    lab = frame.colour.astype(np.float32)
+    found: list[Found] = []
+    for position in np.argsort(-sums, kind="stable")[:VERIFIED]:
+        if found and deadline.passed():
+            break
+        pairs = np.flatnonzero(mutual[position] & (likest[position] > np.maximum(usual - _SLACK, _LEAST_LIKENESS)))
+        pairs = pairs[np.argsort((usual - likest[position])[pairs], kind="stable")[:_MOST_PAIRS]]
+        reference = references[position]
+        known = {"votes": math.log1p(5 * float(sums[position])), "colours": float(colours @ reference.colours)}
+        weights = (np.maximum(0, 2 * (likest[position] - usual)) + 0.01)[pairs] * (centre[pairs] + 0.1)
+        there = reference.features.points[which[position][pairs]]
+        alignment = geometry.align(there, frame.points[pairs], weights, reference.side)
+        if alignment is None:
+            found.append(Found(reference, Evidence(**known), None, np.zeros((0, 2), np.float32)))
+            continue
+        inside = pairs[alignment.inliers]
+        width, height = reference.features.size
+        corners = np.array([[0, 0], [width, 0], [width, height], [0, height], [width / 2, height / 2]], np.float64)
+        *outline, middle = geometry.moved(alignment.homography, corners)
+        alike = appearance.likeness(lab, reference.colour, reference.mask, alignment.homography, reference.side)
+        cells = np.unique((there[alignment.inliers, :2] / reference.side * _CELLS).astype(np.int64), axis=0)
+        evidence = Evidence(
+            **known,
+            found=1.0,
+            inliers=math.log1p(len(inside)),
+            votes_inside=math.log1p(5 * float(votes[position][inside].sum())),
+            central_votes=math.log1p(5 * float((votes[position] * centre)[inside].sum())),
+            strong=math.log1p(5 * float(np.maximum(0, likest[position][inside] - _SIMILAR).sum())),
+            cover=math.log1p(len(cells)),
+            share=float(alignment.inliers.mean()),
+            dense=len(inside) / max(1, len(reference.features.points)),
+            off_centre=min(1.0, float(np.hypot(middle[0] / frame.size[0] - 0.5, middle[1] / frame.size[1] - 0.5))),
+            **vars(alike),
+        )
+        found.append(Found(reference, evidence, np.array(outline), frame.points[inside, :2]))
+    return found
+
+
+def compare(frame: Features, references: Sequence[Reference]) -> Comparison:
+    """For each reference and each of the frame's points, [references, points]: how like it is the likest point there (cosine),
+    which one that is, and whether that one is itself like no other of the frame's more."""
+    descriptors = unit(frame.descriptors)
+    shape = (len(references), len(descriptors))
+    likest, which, mutual = np.zeros(shape, np.float32), np.zeros(shape, np.int64), np.zeros(shape, np.bool_)
+    rows = np.arange(len(descriptors))
+    for position, reference in enumerate(references):
+        if not len(reference.descriptors) or not len(descriptors):
+            continue
+        alike = descriptors @ reference.descriptors.T
+        which[position] = alike.argmax(axis=1)
+        likest[position] = alike[rows, which[position]]
+        mutual[position] = alike.max(axis=0)[which[position]] == likest[position]
+    return likest, which, mutual
+
+
+def _usual(likest: Floats, products: Sequence[str]) -> Floats:
+    """How like each of the frame's points is to what any package has. Pictures of one product count once."""
+    order = {product: number for number, product in enumerate(dict.fromkeys(products))}
+    by_product = np.full((max(len(order), _SAMPLE), likest.shape[1]), _USUAL_LIKENESS, np.float32)
+    by_product[: len(order)] = 0
+    for row, product in zip(likest, products, strict=True):
+        np.maximum(by_product[order[product]], row, out=by_product[order[product]])
+    return np.asarray(np.partition(by_product, -_RANK_IN_SAMPLE, axis=0)[-_RANK_IN_SAMPLE])
+
+
+def _centrality(frame: Features) -> Floats:
+    """[N]: 1 in the middle of the frame, less towards its border."""
+    off = frame.points[:, :2] / np.array(frame.size, np.float32) - 0.5
+    return np.asarray(np.exp(-((off / _CENTRE) ** 2).sum(axis=1) / 2), np.float32)

@@ -1,0 +1,140 @@
+"""A catalogue's snapshot as the matcher sees it: a directory that the platform wrote once and nobody changes.
+
+    <directory>/<name>/manifest.json   {"format": 1, "matcher": …, "embedder": … | null, "sha256": of features.bin,
+                                        "products": [{"product_id", "picture", "offset", "length"}, …]}
+    <directory>/<name>/features.bin    what `Features.to_bytes` made, one after the other
+
+`features.bin` is mapped, not read. What a snapshot holds is checked once, when it is opened.
+"""
+
+import hashlib
+import json
+import mmap
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from .features import Features
+
+FORMAT = 1
+NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
+T = TypeVar("T")
+
+
+class SnapshotRefused(ValueError):
+    """This snapshot cannot be used. The message names it and says why; it holds no path."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One picture of one product. Several entries may have one `product_id`. `picture` is the picture's SHA-256."""
+
+    product_id: str
+    picture: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """`embedder` is None where the features carry no embedding."""
+
+    name: str
+    matcher: str
+    embedder: str | None
+    entries: tuple[Entry, ...]
+    sha256: str
+    directory: Path
+    blobs: memoryview
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def features(self, index: int) -> Features:
+        """Of the entry at `index`; looks into the mapped file. Raises SnapshotRefused where the bytes are no features."""
+        entry = self.entries[index]
+        try:
+            return Features.from_bytes(self.blobs[entry.offset : entry.offset + entry.length])
+        except ValueError as error:
+            raise SnapshotRefused(f"snapshot {self.name}, entry {index}: {error}") from None
+
+
+def open_snapshot(directory: Path, name: str, *, matcher: str, embedder: str | None = None) -> Snapshot:
+    """Opens and checks it. Raises SnapshotRefused where it is missing or damaged, or was made by another matcher or embedder."""
+    if not NAME.fullmatch(name):
+        raise SnapshotRefused("a snapshot's name has 1 to 100 letters, digits, - and _")
+    place = directory / name
+    try:
+        manifest = json.loads((place / "manifest.json").read_bytes())
+        blobs = _mapped(place / "features.bin")
+    except OSError:
+        raise SnapshotRefused(f"snapshot {name} is not there") from None
+    except ValueError:
+        raise SnapshotRefused(f"snapshot {name}: its manifest is no JSON") from None
+    try:
+        if manifest["format"] != FORMAT:
+            raise SnapshotRefused(f"snapshot {name} has format {manifest['format']!r}, not {FORMAT}")
+        if manifest["matcher"] != matcher:
+            raise SnapshotRefused(f"snapshot {name} was made by matcher {manifest['matcher']!r}, this is {matcher!r}")
+        if manifest["embedder"] != embedder:
+            raise SnapshotRefused(f"snapshot {name} was made with embedder {manifest['embedder']!r}, this is {embedder!r}")
+        entries = tuple(_entry(product) for product in manifest["products"])
+        sha256 = str(manifest["sha256"])
+    except (KeyError, TypeError):
+        raise SnapshotRefused(f"snapshot {name}: its manifest is not of the form that format {FORMAT} has") from None
+    if hashlib.sha256(blobs).hexdigest() != sha256:
+        raise SnapshotRefused(f"snapshot {name}: its features are damaged (another SHA-256)")
+    if any(entry.offset < 0 or entry.length <= 0 or entry.offset + entry.length > len(blobs) for entry in entries):
+        raise SnapshotRefused(f"snapshot {name}: its manifest points outside its features")
+    return Snapshot(name, matcher, embedder, entries, sha256, place, blobs)
+
+
+def _entry(product: dict[str, Any]) -> Entry:
+    entry = Entry(product["product_id"], product["picture"], product["offset"], product["length"])
+    if [type(value) for value in (entry.product_id, entry.picture, entry.offset, entry.length)] != [str, str, int, int]:
+        raise TypeError
+    return entry
+
+
+def _mapped(path: Path) -> memoryview:
+    """The file's bytes. They stay readable after the file has been removed, for as long as anybody holds them."""
+    with path.open("rb") as file:
+        if path.stat().st_size == 0:
+            return memoryview(b"")  # an empty file cannot be mapped
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+class LatestUsed(Generic[T]):
+    """Keeps the `keep` values used last, by name; makes one where it is not kept. Safe to use from several threads: one of them
+    makes the value while the others who want it wait. What `make` raises is raised, and nothing is kept of it."""
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._values: OrderedDict[str, T] = OrderedDict()
+        self._making: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def get(self, name: str, make: Callable[[], T]) -> T:
+        with self._lock:
+            if name in self._values:
+                self._values.move_to_end(name)
+                return self._values[name]
+            making = self._making.setdefault(name, threading.Lock())
+        with making:
+            with self._lock:
+                if name in self._values:
+                    return self._values[name]
+            try:
+                value = make()
+            finally:
+                with self._lock:
+                    self._making.pop(name, None)
+            with self._lock:
+                self._values[name] = value
+                while len(self._values) > self._keep:
+                    self._values.popitem(last=False)
+            return value

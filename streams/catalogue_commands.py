@@ -1,0 +1,256 @@
+"""`augenblick catalogue`: merchants' products and their pictures, in numbered snapshots, one of which is current."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from streams.command_line import JsonOption, moment, print_json, print_table, with_parts
+
+if TYPE_CHECKING:
+    from connectors.shops.catalogue.importer import CatalogueFile
+    from schemas.errors import FieldError
+    from streams.catalogues.service import Catalogues, Imported
+    from streams.catalogues.store import Snapshot
+    from streams.core.bootstrap import Parts
+
+Result = TypeVar("Result")
+
+app = typer.Typer(no_args_is_help=True, help="Merchants' catalogues: products, prices and pictures, in numbered snapshots.")
+
+MerchantOption = Annotated[str, typer.Option(help="the merchant's id, mer_…, or its name")]
+
+_SHOWN = 20  # of a long list of problems
+
+
+@app.command("import")
+def import_products(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, or Google's product feed (XML or TSV)")],
+    merchant: MerchantOption,
+    language: Annotated[str | None, typer.Option(help="of titles where the file does not tell: de, en, zh-Hans")] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="the file is the whole catalogue; what it does not name is gone")
+    ] = False,
+    skip_unusable: Annotated[bool, typer.Option("--skip-unusable", help="import the rest where lines cannot be used")] = False,
+    switch: Annotated[bool, typer.Option("--switch/--no-switch", help="use it at once, or wait for `catalogue publish`")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Import a merchant's products as a new snapshot, and switch to it: all of them, or none where a line does not fit."""
+    from connectors.shops.catalogue.importer import MAX_FEED_BYTES, read_catalogue, refusal
+    from schemas.errors import Misconfigured, Rejected
+    from streams.catalogues import store
+    from streams.command_line import explained
+
+    def read() -> "CatalogueFile":
+        with file.open("rb") as opened:
+            found = read_catalogue(opened.read(MAX_FEED_BYTES + 1), language=language)
+        if found.problems and not (skip_unusable and found.whole and found.rows):
+            raise refusal(found)
+        return found
+
+    try:
+        listed = read()
+    except Rejected as refused:
+        raise Misconfigured(explained(refused)) from refused
+
+    async def work(parts: "Parts") -> "Imported":
+        async with parts.database().transaction() as connection:
+            merchant_id = await store.find_merchant(connection, merchant)
+        async with _catalogues(parts) as catalogues:
+            with _progress() as progress:
+                return await catalogues.import_list(
+                    merchant_id,
+                    listed.rows,
+                    datetime.now(UTC),
+                    beside=file.parent,
+                    replace=replace,
+                    switch=switch,
+                    progress=progress,
+                )
+
+    imported = with_parts(work)
+    if as_json:
+        print_json({**_document(imported), "skipped": listed.problems})
+    else:
+        _tell(imported, listed.problems)
+
+
+@app.command("list")
+def list_snapshots(
+    merchant: Annotated[str | None, typer.Option(help="only this merchant's: its id, mer_…, or its name")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the snapshots, newest first, and which is current."""
+    from streams.catalogues import store
+
+    async def work(parts: "Parts") -> "list[Snapshot]":
+        async with parts.database().transaction() as connection:
+            return await store.published(connection, await store.find_merchant(connection, merchant) if merchant else None)
+
+    found = with_parts(work)
+    if as_json:
+        print_json(found)
+        return
+    columns = ("merchant", "snapshot", "", "products", "pictures", "matcher", "published")
+    print_table("", columns, (_line(snapshot) for snapshot in found))
+
+
+@app.command("show")
+def show_products(
+    merchant: Annotated[str, typer.Argument(help="the merchant's id, mer_…, or its name")],
+    snapshot: Annotated[int | None, typer.Option(help="another than the current one")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a snapshot has: the current one, unless another is named."""
+    from schemas.errors import Misconfigured
+    from streams.catalogues import store
+
+    async def work(parts: "Parts") -> "tuple[Snapshot, list[store.KnownProduct]]":
+        async with parts.database().transaction() as connection:
+            merchant_id = await store.find_merchant(connection, merchant)
+            current = await store.current(connection, merchant_id)
+            number = snapshot or (current[0].number if current else None)
+            found = await store.find(connection, merchant_id, number) if number else None
+            if found is None:
+                raise Misconfigured(f"{merchant} has no snapshot {number}." if number else f"{merchant} has no current snapshot.")
+            return found, list((await store.find_products(connection, merchant_id, found.number)).values())
+
+    found, products = with_parts(work)
+    if as_json:
+        print_json({"snapshot": found, "products": products})
+        return
+    rows = ((each.product_id, each.gtin, each.title, each.brand, each.picture and each.picture[:12]) for each in products)
+    print_table(f"snapshot {found.number} of {found.merchant_id}", ("product", "GTIN", "title", "brand", "picture"), rows)
+
+
+@app.command("publish")
+def publish(
+    number: Annotated[int, typer.Argument(help="the snapshot's number")], merchant: MerchantOption, as_json: JsonOption = False
+) -> None:
+    """Switch to a snapshot, newer or older. Its directory is made again from the database where it is missing."""
+    _switch(merchant, lambda catalogues, merchant_id: catalogues.publish(merchant_id, number), as_json=as_json)
+
+
+@app.command("rollback")
+def rollback(merchant: MerchantOption, as_json: JsonOption = False) -> None:
+    """Switch to the snapshot before the current one."""
+    _switch(merchant, lambda catalogues, merchant_id: catalogues.rollback(merchant_id), as_json=as_json)
+
+
+@app.command("prune")
+def prune(
+    keep: Annotated[int, typer.Option(min=1, help="how many snapshots of each merchant stay, the newest")],
+    merchant: Annotated[str | None, typer.Option(help="only this merchant's: its id, mer_…, or its name")] = None,
+) -> None:
+    """Delete old snapshots, with the pictures that nothing else has. The current one always stays."""
+    from streams.catalogues import store
+
+    async def work(parts: "Parts") -> int:
+        async with parts.database().transaction() as connection:
+            if merchant:
+                merchant_ids = [await store.find_merchant(connection, merchant)]
+            else:
+                merchant_ids = list(dict.fromkeys(found.merchant_id for found in await store.published(connection)))
+        async with _catalogues(parts) as catalogues:
+            return sum(map(len, (await catalogues.prune(merchant_ids, keep)).values()))
+
+    count = with_parts(work)
+    typer.echo(f"{count} snapshot{'' if count == 1 else 's'} deleted")
+
+
+def _switch(merchant: str, work: "Callable[[Catalogues, Any], Awaitable[Snapshot]]", *, as_json: bool) -> None:
+    from streams.catalogues import store
+
+    async def go(parts: "Parts") -> "Snapshot":
+        async with parts.database().transaction() as connection:
+            merchant_id = await store.find_merchant(connection, merchant)
+        async with _catalogues(parts) as catalogues:
+            return await work(catalogues, merchant_id)
+
+    snapshot = with_parts(go)
+    if as_json:
+        print_json(snapshot)
+    else:
+        typer.echo(f"snapshot {snapshot.number} of {snapshot.merchant_id} is current: {snapshot.products} products")
+
+
+@asynccontextmanager
+async def _catalogues(parts: "Parts") -> "AsyncIterator[Catalogues]":
+    from streams.catalogues.pictures import outbound_client
+    from streams.catalogues.service import Catalogues
+    from streams.sightings.picture_models import TritonPictureModels
+
+    settings = parts.settings
+    models = TritonPictureModels(settings.triton_url) if settings.triton_url else None
+    try:
+        async with outbound_client(allow_private=settings.allow_private_endpoints) as client:
+            yield Catalogues(parts.database(), directory=settings.catalogue_directory, models=models, client=client)
+    finally:
+        if models is not None:
+            await models.close()
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("pictures", total=None, visible=False)
+
+        def show(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of, visible=of > 0)
+
+        yield show
+
+
+def _line(snapshot: "Snapshot") -> tuple[str, ...]:
+    return (
+        snapshot.merchant_id,
+        str(snapshot.number),
+        "current" if snapshot.is_current else "",
+        str(snapshot.products),
+        str(snapshot.pictures),
+        snapshot.models.matcher if snapshot.models else "",
+        moment(snapshot.published_at),
+    )
+
+
+def _document(imported: "Imported") -> dict[str, Any]:
+    return {
+        "snapshot": imported.snapshot,
+        "listed": imported.listed,
+        "computed": imported.computed,
+        "unrecognised": imported.unrecognised,
+        "picture_problems": imported.problems,
+    }
+
+
+def _tell(imported: "Imported", skipped: "tuple[FieldError, ...]") -> None:
+    snapshot = imported.snapshot
+    state = "current" if snapshot.is_current else f"not current: `augenblick catalogue publish {snapshot.number}` switches to it"
+    typer.echo(f"snapshot {snapshot.number} of {snapshot.merchant_id} is {state}")
+    typer.echo(f"{snapshot.products} products, {imported.listed} of them from this file")
+    if snapshot.pictures:
+        typer.echo(f"{snapshot.pictures} pictures to be recognised by, {imported.computed} of them new")
+    _some("lines were skipped", [f"{problem.pointer} {problem.detail}" for problem in skipped])
+    _some("pictures cannot be used", [f"{each.product_id}: {each.picture} {each.reason}" for each in imported.problems])
+    if imported.unrecognised:
+        typer.echo(
+            f"{imported.unrecognised} products have pictures and are not recognised by them: the models that run now never saw "
+            "them, or they show too little. They are offered all the same.",
+            err=True,
+        )
+
+
+def _some(what: str, lines: list[str]) -> None:
+    if lines:
+        typer.echo(f"{len(lines)} {what}:", err=True)
+        for line in lines[:_SHOWN]:
+            typer.echo(f"  {line}", err=True)
+        if len(lines) > _SHOWN:
+            typer.echo(f"  and {len(lines) - _SHOWN} more; --json shows all", err=True)

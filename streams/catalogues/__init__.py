@@ -1,0 +1,1 @@
+"""Merchants' catalogues: importing product lists and pictures, numbered snapshots, and switching between them."""

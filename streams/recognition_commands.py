@@ -1,0 +1,140 @@
+"""`augenblick recognise`: what the glasses would say of pictures from files."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from schemas.errors import Misconfigured
+from schemas.recognition import Intent
+from streams.command_line import with_parts
+from streams.recognition_parts import DeadlineOption, make_directory, progress_bar, recogniser_for, running_models
+
+if TYPE_CHECKING:
+    from streams.core.bootstrap import Parts
+    from streams.sightings.inspection import Inspected
+
+app = typer.Typer(no_args_is_help=True)
+
+_FILE_WIDTH = 40
+
+
+@app.command("recognise")
+def recognise(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="pictures (JPEG, PNG, WebP), or folders of them")],
+    catalogue: Annotated[
+        str | None,
+        typer.Option("--catalogue", help="one merchant's: its id, mer_…, or its name. Default: all, where there is a database"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON line per picture")] = False,
+    explain: Annotated[
+        Path | None, typer.Option(file_okay=False, metavar="DIRECTORY", help="write each picture there, with what was seen in it")
+    ] = None,
+    intent: Annotated[Intent, typer.Option(help="what is wanted of the pictures")] = Intent.PRICE,
+    deadline_ms: DeadlineOption = 5000,
+    region: Annotated[
+        str | None, typer.Option(help="where the pictures were taken, ISO 3166: DE. Prices and shops' own codes depend on it")
+    ] = None,
+) -> None:
+    """Say of each picture what the glasses would say: codes, price, product, how surely, and how long it took. Exit status 1
+    where a picture could not be read."""
+    if region is not None and not (len(region) == 2 and region.isascii() and region.isalpha()):
+        raise typer.BadParameter("a region has two letters, as in ISO 3166: DE")
+    where = region.upper() if region else None
+    if explain is not None:
+        make_directory(explain)
+    if not with_parts(
+        lambda parts: _recognise(parts, paths, catalogue, intent, deadline_ms / 1000, where, explain=explain, as_json=as_json)
+    ):
+        raise typer.Exit(1)
+
+
+async def _recognise(
+    parts: "Parts",
+    paths: Sequence[Path],
+    catalogue: str | None,
+    intent: Intent,
+    time_s: float,
+    region: str | None,
+    *,
+    explain: Path | None,
+    as_json: bool,
+) -> bool:
+    """Whether every picture could be read."""
+    from streams.sightings.inspection import inspect, line_of
+    from streams.sightings.picture_files import pictures_in
+
+    files = list(pictures_in(paths))
+    if not files:
+        raise Misconfigured("There are no pictures there: .jpg, .jpeg, .png and .webp are looked for.")
+    width = min(max(len(str(file)) for file in files), _FILE_WIDTH)
+    readable = True
+    async with running_models(parts) as models:
+        recogniser = await recogniser_for(parts, models, catalogue)
+        with progress_bar(len(files)) as advance:
+            for number, file in enumerate(files, 1):
+                inspected = await inspect(recogniser, file, intent, time_s, region=region, explain=explain is not None)
+                readable = readable and inspected.error is None
+                if explain is not None and inspected.look is not None:
+                    _write_explanation(inspected, explain, number, len(files))
+                line = json.dumps(line_of(inspected), ensure_ascii=False) if as_json else _readable(line_of(inspected), width)
+                _write_line(line)
+                advance()
+    return readable
+
+
+def _write_line(text: str) -> None:
+    """Whole, so that whoever stops the command, or reads along, never has half of one."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _readable(line: Mapping[str, Any], width: int) -> str:
+    """One picture on one line: file, decision, confidence, product or why there is none, price, time."""
+    file = line["file"] if len(line["file"]) <= width else "…" + line["file"][1 - width :]
+    if "error" in line:
+        return f"{file:<{width}}  {'error':<10}  {'':<5}  {line['error']}"
+    said = []
+    if line["product"]:
+        said.append(_named(line["product"]))
+    elif line["decision"] == "ask":
+        said.append(" or ".join(_named(one) for one in line["alternatives"][:3]))
+    elif line["reason"]:
+        said.append(line["reason"].replace("_", " "))
+    if line["price"]:
+        said.append(_money(line["price"]["price"]))
+    said += [f"code {code['gtin']}" for code in line["codes"] if "gtin" in code and not line["product"]]
+    said += [_payee(code["payee"]) for code in line["codes"] if "payee" in code]
+    if line["late_models"] or line["failed_models"]:
+        said.append(f"without {', '.join([*line['late_models'], *line['failed_models']])}")
+    confidence = f"{line['confidence']:.3f}" if line["confidence"] is not None else ""
+    return f"{file:<{width}}  {line['decision']:<10}  {confidence:<5}  {' · '.join(said)}  {line['ms']['all']:.0f} ms"
+
+
+def _named(product: Mapping[str, Any]) -> str:
+    number = product.get("gtin") or product.get("product_id")
+    return f"{product['title']} ({number})" if product.get("title") else f"GTIN {number}"
+
+
+def _payee(payee: Mapping[str, Any]) -> str:
+    """The code's own word for the payee, which anybody can print."""
+    parts = [f"payee by {payee['scheme']}", payee.get("name") or "", _money(payee["amount"]) if "amount" in payee else ""]
+    return " ".join(part for part in parts if part)
+
+
+def _money(price: Mapping[str, Any]) -> str:
+    from schemas.money import Money
+
+    return str(Money.of(price["minor"], price["currency"]))
+
+
+def _write_explanation(inspected: "Inspected", directory: Path, number: int, of: int) -> None:
+    """Numbered, for pictures in several folders may have one name."""
+    from streams.sightings.explanation import annotated
+    from streams.sightings.inspection import explained
+
+    path = directory / f"{number:0{len(str(of))}d}-{inspected.file.stem}.jpg"
+    annotated(explained(inspected)).save(path, "JPEG", quality=90)

@@ -1,0 +1,208 @@
+"""The workers' view of the merchants' catalogues: which snapshots are current, and what is known of their products.
+
+A switch is announced by PostgreSQL (LISTEN) and used at once; while nobody listens, because the connection broke, it is asked
+for. What is current is one value that is replaced as a whole: a look that began with one set of snapshots ends with it, and
+products are only read of snapshots, which do not change.
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from pydantic import ValidationError
+from sqlalchemy import Row, and_, or_, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from schemas.ids import MerchantId
+from schemas.tables import catalogue_calibrations, catalogue_products, catalogue_snapshots, catalogues
+from streams.catalogues.store import CHANNEL
+from streams.core.database import Database, is_unavailable
+from streams.sightings import thresholds
+from streams.sightings.thresholds import Thresholds
+
+log = logging.getLogger(__name__)
+
+_ASKED_EVERY_S = 0.5  # while nobody listens
+_LOOKED_AFTER_S = 30.0  # while somebody does: calibrations are not announced
+_TRIED_AGAIN_S = 0.5
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a merchant sells now. `name` is what `match` knows it by; None where no product of it is recognised by picture."""
+
+    merchant_id: MerchantId
+    number: int
+    name: str | None = None
+    matcher: str | None = None
+    thresholds: Thresholds = field(default_factory=thresholds.shipped, repr=False)
+
+
+@dataclass(frozen=True)
+class Product:
+    """As its merchant describes it. `picture` is the SHA-256 of the main one; `recognisable` says whether there are any."""
+
+    snapshot: Snapshot
+    product_id: str
+    gtin: str | None
+    title: str
+    language: str
+    picture: str | None = None
+
+    @property
+    def recognisable(self) -> bool:
+        return self.picture is not None and self.snapshot.name is not None
+
+
+NONE: Mapping[MerchantId, Snapshot] = MappingProxyType({})
+
+
+class Catalogues:
+    """`watch` is for the caller to run beside. While the database is away, what was known before is current."""
+
+    def __init__(self, database: Database, url: str) -> None:
+        """`url` as psycopg takes it: listening needs a connection of its own."""
+        self._database = database
+        self._url = url
+        self._current = NONE
+
+    @property
+    def current(self) -> Mapping[MerchantId, Snapshot]:
+        """By merchant. Never changed in place."""
+        return self._current
+
+    async def start(self) -> None:
+        """Reads what is current for the first time. Raises where the database is away."""
+        async with self._database.transaction() as connection:
+            self._current = await read_current(connection)
+
+    async def watch(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            listening = asyncio.Event()
+            tasks.create_task(self._listen(listening))
+            while True:
+                await self._refresh()
+                # Waking up often is enough to notice that the listener was lost.
+                waited = 0.0
+                while waited < (_LOOKED_AFTER_S if listening.is_set() else _ASKED_EVERY_S):
+                    await asyncio.sleep(_ASKED_EVERY_S)
+                    waited += _ASKED_EVERY_S
+
+    async def _listen(self, listening: asyncio.Event) -> None:
+        while True:
+            try:
+                connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True, connect_timeout=5)
+                async with connection:
+                    await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
+                    listening.set()
+                    await self._refresh()  # what was switched before anybody listened
+                    async for _ in connection.notifies():
+                        await self._refresh()
+            except psycopg.Error as error:
+                log.warning("catalogues' switches are asked for, not heard: %s", type(error).__qualname__)
+            finally:
+                listening.clear()
+            await asyncio.sleep(_TRIED_AGAIN_S)
+
+    async def _refresh(self) -> None:
+        try:
+            async with self._database.transaction() as connection:
+                self._current = await read_current(connection)
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
+            log.warning("the current catalogues cannot be read: %s", type(error).__qualname__)
+
+    async def find(
+        self,
+        snapshots: Mapping[MerchantId, Snapshot],
+        *,
+        gtins: Collection[str] = (),
+        own: Collection[tuple[MerchantId, str]] = (),
+    ) -> tuple[Product, ...]:
+        """Those of these snapshots' products that have one of the GTINs, or are `own`: a merchant's, by his name for it."""
+        async with self._database.transaction() as connection:
+            return await find_products(connection, snapshots, gtins=gtins, own=own)
+
+
+async def read_current(connection: AsyncConnection) -> Mapping[MerchantId, Snapshot]:
+    """With the newest calibration of each that fits its matcher."""
+    is_current = and_(
+        catalogue_snapshots.c.merchant_id == catalogues.c.merchant_id, catalogue_snapshots.c.number == catalogues.c.current
+    )
+    columns = (catalogue_snapshots.c.merchant_id, catalogue_snapshots.c.number, catalogue_snapshots.c.name)
+    query = (
+        select(*columns, catalogue_snapshots.c.matcher, catalogue_calibrations.c.thresholds)
+        .select_from(catalogues)
+        .join(catalogue_snapshots, is_current)
+        .outerjoin(
+            catalogue_calibrations,
+            and_(
+                catalogue_calibrations.c.merchant_id == catalogue_snapshots.c.merchant_id,
+                catalogue_calibrations.c.matcher == catalogue_snapshots.c.matcher,
+            ),
+        )
+        .order_by(catalogue_snapshots.c.merchant_id, catalogue_calibrations.c.created_at.desc())
+        .distinct(catalogue_snapshots.c.merchant_id)
+    )
+    return MappingProxyType(
+        {
+            MerchantId(row.merchant_id): Snapshot(
+                merchant_id=MerchantId(row.merchant_id),
+                number=row.number,
+                name=row.name,
+                matcher=row.matcher,
+                thresholds=_thresholds(row.merchant_id, row.thresholds),
+            )
+            for row in await connection.execute(query)
+        }
+    )
+
+
+def _thresholds(merchant_id: str, stored: object) -> Thresholds:
+    if stored is None:
+        return thresholds.shipped()
+    try:
+        return Thresholds.model_validate(stored, strict=False)
+    except ValidationError as error:
+        log.warning("the calibration of %s is of another form and is not used: %s fields", merchant_id, error.error_count())
+        return thresholds.shipped()
+
+
+async def find_products(
+    connection: AsyncConnection,
+    snapshots: Mapping[MerchantId, Snapshot],
+    *,
+    gtins: Collection[str] = (),
+    own: Collection[tuple[MerchantId, str]] = (),
+) -> tuple[Product, ...]:
+    """See `Catalogues.find`."""
+    columns = catalogue_products.c
+    exactly = [(merchant, snapshots[merchant].number, product) for merchant, product in own if merchant in snapshots]
+    wanted = []
+    if gtins and snapshots:
+        numbers = [(merchant, snapshot.number) for merchant, snapshot in snapshots.items()]
+        wanted.append(and_(columns.gtin.in_(sorted(gtins)), tuple_(columns.merchant_id, columns.snapshot).in_(numbers)))
+    if exactly:
+        wanted.append(tuple_(columns.merchant_id, columns.snapshot, columns.product_id).in_(exactly))
+    if not wanted:
+        return ()
+    rows = await connection.execute(select(catalogue_products).where(or_(*wanted)))
+    return tuple(_product(snapshots, row) for row in rows)
+
+
+def _product(snapshots: Mapping[MerchantId, Snapshot], row: Row[Any]) -> Product:
+    return Product(
+        snapshot=snapshots[MerchantId(row.merchant_id)],
+        product_id=row.product_id,
+        gtin=row.gtin,
+        title=row.title,
+        language=row.language,
+        picture=row.pictures[0] if row.pictures else None,
+    )

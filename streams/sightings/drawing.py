@@ -1,0 +1,72 @@
+"""Lines, outlines and captions on pictures, for the pictures that commands write."""
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from schemas.recognition import Point
+
+GREEN, BLUE, ORANGE, RED = (0, 150, 60), (20, 100, 230), (225, 110, 0), (215, 25, 35)
+INK, FAINT, PAPER = (25, 25, 30), (120, 120, 128), (255, 255, 255)
+Colour = tuple[int, int, int]
+
+
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """DejaVu Sans, which Matplotlib brings along: Latin, Greek, Cyrillic, currency signs. Chinese is shown as boxes."""
+    import matplotlib
+
+    try:
+        return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
+    except OSError:
+        return ImageFont.load_default(size)
+
+
+def outline(draw: ImageDraw.ImageDraw, corners: Sequence[Point], colour: Colour, width: int) -> None:
+    """Closed, with its first corner marked: that is the thing's own top left."""
+    draw.line([*corners, corners[0], corners[1]], fill=colour, width=width, joint="curve")
+    (x, y), radius = corners[0], width * 2
+    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+
+
+def points(draw: ImageDraw.ImageDraw, places: Iterable[Point], colour: Colour, radius: float) -> None:
+    for x, y in places:
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour, width=max(1, round(radius / 2)))
+
+
+def label(draw: ImageDraw.ImageDraw, at: Point, text: str, colour: Colour, size: int) -> None:
+    """White on `colour`, moved into the picture where it would stick out."""
+    text = clipped(text, size, draw.im.size[0])
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font(size))
+    width, height = right - left + 6, bottom - top + 6
+    x = min(max(at[0], 0), max(0, draw.im.size[0] - width))
+    y = min(max(at[1] - height, 0), max(0, draw.im.size[1] - height))
+    draw.rectangle((x, y, x + width, y + height), fill=colour)
+    draw.text((x + 3 - left, y + 3 - top), text, fill=PAPER, font=font(size))
+
+
+def clipped(text: str, size: int, width: float) -> str:
+    """As much of the line as fits into `width` pixels, with … where something was left out. Without control characters."""
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    if font(size).getlength(text) <= width:
+        return text
+    shortest, longest = 0, len(text)
+    while shortest < longest:
+        middle = (shortest + longest + 1) // 2
+        if font(size).getlength(text[:middle] + "…") <= width:
+            shortest = middle
+        else:
+            longest = middle - 1
+    return text[:shortest] + "…"
+
+
+def fitted(picture: Image.Image, side: int) -> Image.Image:
+    """In the middle of a white square of `side` pixels, whole."""
+    picture = picture.convert("RGB")
+    scale = side / max(picture.size)
+    picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+    square = Image.new("RGB", (side, side), PAPER)
+    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    return square

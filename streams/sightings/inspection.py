@@ -1,0 +1,219 @@
+"""Looking at pictures from files as the stage looks at frames: the same client, the same fusion, the same policy. Shared by
+`recognise`, `catalogue evaluate` and `catalogue calibrate`."""
+
+import asyncio
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from schemas.ids import EventId, MerchantId
+from schemas.recognition import Candidate, Intent, PayeesSeen, Recognition, Unclear, Undecided
+from streams.core.database import Database
+from streams.sightings import catalogues, service
+from streams.sightings.calibration import Answer
+from streams.sightings.catalogues import Product, Snapshot
+from streams.sightings.evaluation import Decision, Outcome
+from streams.sightings.explanation import Explained, parts_of
+from streams.sightings.manifests import Labelled
+from streams.sightings.picture_files import UnreadablePicture, frame_of
+from streams.sightings.recogniser import Look, Recogniser
+from streams.sightings.service import Frame
+from streams.sightings.triton import Failed, Late, Models, Unreadable
+
+
+class ChosenCatalogues:
+    """These snapshots and no others; see `streams.sightings.recogniser.CatalogueView`."""
+
+    def __init__(self, database: Database, current: Mapping[MerchantId, Snapshot]) -> None:
+        self._database = database
+        self.current = current
+
+    async def find(
+        self,
+        snapshots: Mapping[MerchantId, Snapshot],
+        *,
+        gtins: Collection[str] = (),
+        own: Collection[tuple[MerchantId, str]] = (),
+    ) -> tuple[Product, ...]:
+        async with self._database.transaction() as connection:
+            return await catalogues.find_products(connection, snapshots, gtins=gtins, own=own)
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """One picture. Either `look` or `error` is there. `ms` is from the picture in memory to the decision."""
+
+    file: Path
+    frame: bytes = b""
+    look: Look | None = None
+    error: str | None = None
+    ms: float = 0.0
+
+
+async def inspect(
+    recogniser: Recogniser, file: Path, intent: Intent, time_s: float, *, region: str | None = None, explain: bool = False
+) -> Inspected:
+    """Never raises for what a picture may be."""
+    try:
+        frame = await asyncio.to_thread(frame_of, file)
+    except UnreadablePicture as refusal:
+        return Inspected(file, error=str(refusal))
+    what = Frame(EventId.new(), hashlib.sha256(frame).hexdigest(), intent)
+    began = perf_counter()
+    try:
+        look = await recogniser.look(frame, what, time_s, region=region, explain=explain)
+    except Unreadable:
+        return Inspected(file, error="the model cannot read this picture")
+    return Inspected(file, frame, look, ms=round((perf_counter() - began) * 1000, 1))
+
+
+def decision_of(look: Look) -> str:
+    match look.result:
+        case Recognition():
+            return "act"
+        case Undecided():
+            return "ask"
+        case PayeesSeen():
+            return "payee"
+        case Unclear():
+            return "look_again"
+
+
+def candidates_of(look: Look) -> list[Candidate]:
+    """What the picture may show, best first: what was decided, then what the pictures are like. A product that only its code
+    names, and no catalogue knows, is none of them."""
+    decided: list[Candidate | None] = []
+    if isinstance(look.result, Recognition):
+        known = [candidate for candidate in look.seen.known if candidate.gtin == look.result.gtin]
+        decided = [look.result.candidate or (known[0] if known else None)]
+    elif isinstance(look.result, Undecided):
+        decided = [choice.candidate for choice in look.result.choices]
+    ranked = [one.candidate for one in service.rank(look.seen.matches, look.seen.matcher)]
+    by_product = {(one.merchant_id, one.product_id): one for one in [*reversed(ranked), *(one for one in decided if one)]}
+    ordered = dict.fromkeys((one.merchant_id, one.product_id) for one in [*(one for one in decided if one), *ranked])
+    return [by_product[product] for product in ordered]
+
+
+def line_of(inspected: Inspected) -> dict[str, Any]:
+    """The JSON line of one picture. Nothing of the picture itself."""
+    if inspected.look is None:
+        return {"file": str(inspected.file), "error": inspected.error}
+    look, result = inspected.look, inspected.look.result
+    candidates = candidates_of(look)
+    product: dict[str, Any] | None = None
+    confidence: float | None = None
+    if isinstance(result, Recognition):
+        shown = next((one for one in candidates if result.candidate is None or one == result.candidate), None)
+        by_code = shown is None or (result.candidate is None and shown.gtin != result.gtin)
+        product = {"gtin": result.gtin} if by_code or shown is None else _product(shown)
+        product["evidence"] = result.evidence.value
+        confidence = round(result.confidence, 4)
+        candidates = candidates if by_code else [one for one in candidates if one is not shown]
+    line: dict[str, Any] = {
+        "file": str(inspected.file),
+        "codes": [code.model_dump(mode="json", exclude_none=True) for code in look.seen.codes],
+        "price": look.seen.price_tag.model_dump(mode="json", exclude_none=True) if look.seen.price_tag else None,
+        "product": product,
+        "confidence": confidence,
+        "alternatives": [{**_product(one), "confidence": round(one.confidence, 4)} for one in candidates],
+        "decision": decision_of(look),
+        "reason": result.reason if isinstance(result, Undecided | Unclear) else None,
+        "models": list(look.seen.models),
+        "late_models": list(look.seen.late),
+        "failed_models": list(look.seen.failed),
+        "ms": {**look.ms, "all": inspected.ms},
+    }
+    return line
+
+
+def _product(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "merchant_id": candidate.merchant_id,
+        "product_id": candidate.product_id,
+        "gtin": candidate.gtin,
+        "title": candidate.title,
+    }
+
+
+def sentences_of(inspected: Inspected) -> list[str]:
+    """What was decided and what it rests on, in lines."""
+    line = line_of(inspected)
+    if "error" in line:
+        return [str(line["error"])]
+    said = [f"decision: {line['decision']}" + (f" ({line['reason']})" if line["reason"] else "")]
+    if product := line["product"]:
+        named = product.get("title") or "not in a catalogue"
+        said.append(
+            f"product: {named}, {product['gtin'] or product['product_id']}, by {product['evidence']}, {line['confidence']}"
+        )
+    other = "choice" if line["decision"] == "ask" else "or"
+    said += [
+        f"{other}: {one['title']}, {one['gtin'] or one['product_id']}, {one['confidence']}" for one in line["alternatives"][:3]
+    ]
+    look = inspected.look
+    assert look is not None
+    if look.seen.price_tag:
+        said.append(f"price: {', '.join(parts_of(look.seen.price_tag))} (confidence {look.seen.price_tag.confidence:.2f})")
+    if quality := look.seen.quality:
+        said.append(
+            f"view: sharpness {quality.sharpness:.3g}, brightness {quality.brightness:.3g}, glare {quality.glare:.3g},"
+            f" texture {quality.texture:.3g}"
+        )
+    said.append(", ".join(f"{model} {ms:g} ms" for model, ms in line["ms"].items()))
+    return said
+
+
+def explained(inspected: Inspected) -> Explained:
+    """To be drawn; of a picture that was looked at."""
+    look = inspected.look
+    assert look is not None
+    titles = {one.product_id: one.title for one in candidates_of(look)}
+    return Explained(
+        frame=inspected.frame,
+        codes=look.seen.codes,
+        lines=look.text.lines if look.text else (),
+        matched=[(one, titles.get(one.product_id, one.product_id)) for one in (look.matches.candidates if look.matches else ())],
+        price_tag=look.seen.price_tag,
+        sentences=sentences_of(inspected),
+    )
+
+
+def outcome_of(labelled: Labelled, inspected: Inspected) -> Outcome:
+    """Of a picture that was looked at. A product that no catalogue knows, read from its code, is another than any that the
+    picture may show."""
+    look = inspected.look
+    assert look is not None
+    candidates = candidates_of(look)
+    ranked = [one.product_id for one in candidates]
+    confidence = candidates[0].confidence if candidates else 0.0
+    decision: Decision = "look_again"
+    if isinstance(look.result, Recognition):
+        decision, confidence = "act", look.result.confidence
+        if look.result.candidate is None and (not candidates or candidates[0].gtin != look.result.gtin):
+            ranked.insert(0, f"GTIN {look.result.gtin}")
+    elif isinstance(look.result, Undecided):
+        decision = "ask"
+    return Outcome(str(labelled.file), labelled.product, tuple(ranked), confidence, decision, inspected.ms)
+
+
+async def matched(models: Models, labelled: Labelled, snapshot: str, time_s: float, *, left_out: bool = False) -> Answer | str:
+    """The matcher's own answer, before any policy; or why there is none. `left_out`: the product is not in this snapshot."""
+    try:
+        frame = await asyncio.to_thread(frame_of, labelled.file)
+        answer = await models.match(frame, time_s, [snapshot])
+    except UnreadablePicture as refusal:
+        return str(refusal)
+    except (Unreadable, Late, Failed) as error:
+        return f"match did not answer: {error}"
+    best: dict[str, float] = {}
+    for one in sorted(answer.result.candidates, key=lambda one: -one.score):
+        best.setdefault(one.product_id, one.score)
+    return Answer(
+        file=str(labelled.file),
+        product=None if left_out else labelled.product,
+        scores=tuple(best.items()),
+        group=labelled.product or str(labelled.file),
+    )

@@ -1,0 +1,117 @@
+"""Triton's client for importing catalogues: features of catalogue pictures, and opening a snapshot before anybody waits for it.
+Nobody wears glasses here: there is time, and what a model says against a picture or a snapshot is passed on."""
+
+import io
+import json
+from typing import Any
+
+import grpc
+import numpy
+from PIL import Image, ImageDraw
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from tritonclient.grpc import aio as triton
+from tritonclient.utils import InferenceServerException
+
+from schemas.errors import Misconfigured, Retryable
+from streams.catalogues.service import Extracted, TooLittleShown
+from streams.catalogues.store import Models
+
+_TIME_S = 30.0
+_OPENING_S = 300.0  # a snapshot of 10^5 products is gigabytes, and may be indexed when it is opened
+_REFUSED = "StatusCode.INVALID_ARGUMENT"
+_UNAVAILABLE = {"StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED"}
+
+
+class _Features(BaseModel):
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
+    matcher: str = Field(min_length=1)
+    embedder: str | None = None
+    points: int = Field(ge=0)
+
+
+class _Match(BaseModel):
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
+    matcher: str
+
+
+class _Refused(Exception):
+    """The model does not take this picture or this snapshot. The message is the model's."""
+
+
+class TritonPictureModels:
+    """`url` is host:port of Triton's gRPC service. See `streams.catalogues.service.PictureModels`."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._client = triton.InferenceServerClient(url)
+
+    async def identify(self) -> Models:
+        try:
+            return (await self._extract(_probe())).models
+        except _Refused as refused:
+            raise Misconfigured(f"Triton's model `features` cannot be used: {refused}") from None
+
+    async def extract(self, jpeg: bytes) -> Extracted:
+        try:
+            return await self._extract(jpeg)
+        except _Refused as refused:
+            raise TooLittleShown(str(refused)) from None
+
+    async def open(self, name: str) -> None:
+        options = {"snapshots": [name], "candidates": 1}
+        try:
+            answer = await self._infer("match", _probe(), options, _OPENING_S)
+            _Match.model_validate_json(answer.as_numpy("RESULT").reshape(-1)[0])
+        except _Refused as refused:
+            raise Misconfigured(
+                f"Triton cannot use the snapshot: {refused}. It has to see the same AUGENBLICK_CATALOGUE_DIRECTORY as this "
+                "command, and to run the models that made the snapshot."
+            ) from None
+        except ValidationError:
+            raise Misconfigured("Triton's model `match` answers in another form than is known here.") from None
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _extract(self, jpeg: bytes) -> Extracted:
+        answer = await self._infer("features", jpeg, None, _TIME_S)
+        features = answer.as_numpy("FEATURES")
+        try:
+            said = _Features.model_validate_json(answer.as_numpy("RESULT").reshape(-1)[0])
+        except ValidationError:
+            raise Misconfigured("Triton's model `features` answers in another form than is known here.") from None
+        return Extracted(Models(said.matcher, said.embedder), features.tobytes(), said.points)
+
+    async def _infer(self, model: str, jpeg: bytes, options: dict[str, Any] | None, time_s: float) -> Any:
+        image = triton.InferInput("IMAGE", [1, len(jpeg)], "UINT8")
+        image.set_data_from_numpy(numpy.frombuffer(jpeg, dtype=numpy.uint8).reshape(1, -1))
+        inputs = [image]
+        if options is not None:
+            said = triton.InferInput("OPTIONS", [1, 1], "BYTES")
+            said.set_data_from_numpy(numpy.array([[json.dumps(options).encode()]], dtype=numpy.object_))
+            inputs.append(said)
+        try:
+            return await self._client.infer(model, inputs, client_timeout=time_s)
+        except InferenceServerException as error:
+            if error.status() == _REFUSED:
+                raise _Refused(error.message()) from error
+            if error.status() in _UNAVAILABLE:
+                raise Retryable(
+                    f"Triton at {self.url} does not answer. Is it running, and is its model `{model}` ready?"
+                ) from error
+            raise Misconfigured(f"Triton's model `{model}` failed: {error.message()}") from error
+        except grpc.RpcError as error:
+            raise Retryable(f"Triton at {self.url} does not answer ({type(error).__qualname__}).") from error
+
+
+def _probe() -> bytes:
+    """A picture of nobody's product, with a few corners in it."""
+    picture = Image.new("RGB", (160, 160), "white")
+    draw = ImageDraw.Draw(picture)
+    for number in range(1, 6):
+        draw.rectangle((20 * number, 15 * number, 20 * number + 25, 15 * number + 12 + 5 * number), fill=(40 * number, 20, 90))
+    written = io.BytesIO()
+    picture.save(written, "JPEG", quality=90)
+    return written.getvalue()

@@ -1,0 +1,194 @@
+"""Where the lines of a price tag are, and which belong together: amounts with their places, small raised digits joined to the
+whole before them, words given to the amount beside them. Plain functions on plain values.
+
+Points are pixels of the frame; boxes are (left, top, right, bottom) in a frame that is turned so that the tag's lines lie.
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from schemas.money import exponent
+from schemas.recognition import Point
+from streams.sightings.price_texts import Amount, Content, Habits, Part, read_line, sign_of
+
+Box = tuple[float, float, float, float]
+Corners = tuple[Point, Point, Point, Point]
+
+_CENTS = re.compile(r"\s*[.,]?\s*(\d\d)\s*(\D{0,3})", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line that `ocr` read. `corners`: pixels of the frame, clockwise from the line's own top left. `characters`: how certain
+    each character is, where that is known."""
+
+    text: str
+    confidence: float
+    corners: Corners
+    characters: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A line and where it is, with the tag turned so that its lines lie. `box`: left, top, right, bottom, in pixels."""
+
+    content: Content
+    box: Box
+    height: float
+    confidence: float
+    at_edge: bool
+    corners: Corners
+    characters: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """An amount and where it is. `perhaps_goods`: it may be a quantity, or a price of one, whose unit was misread."""
+
+    amount: Amount
+    box: Box
+    height: float
+    confidence: float
+    at_edge: bool
+    perhaps_goods: bool = False
+
+    @property
+    def middle(self) -> Point:
+        return _middle(self.box)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Turns points so that the tag's lines lie."""
+
+    cosine: float
+    sine: float
+
+    def apply(self, point: Point) -> Point:
+        return point[0] * self.cosine + point[1] * self.sine, point[1] * self.cosine - point[0] * self.sine
+
+
+def turn(lines: Iterable[Line]) -> Turn:
+    across = down = 0.0
+    for line in lines:
+        (x0, y0), (x1, y1), *_ = line.corners
+        across, down = across + x1 - x0, down + y1 - y0
+    length = math.hypot(across, down)
+    return Turn(across / length, down / length) if length else Turn(1, 0)
+
+
+def height_of(corners: Corners) -> float:
+    """A line's height: the mean of its two short sides."""
+    return (math.dist(corners[0], corners[3]) + math.dist(corners[1], corners[2])) / 2
+
+
+def centre(points: Sequence[Point]) -> Point:
+    return sum(x for x, _ in points) / len(points), sum(y for _, y in points) / len(points)
+
+
+def place(line: Line, ways: Habits, turn: Turn, size: tuple[int, int]) -> Placed:
+    turned = [turn.apply(corner) for corner in line.corners]
+    # The mean of two corners each: a line in perspective is not as high as its highest and lowest corner.
+    left, right = (turned[0][0] + turned[3][0]) / 2, (turned[1][0] + turned[2][0]) / 2
+    top, bottom = (turned[0][1] + turned[1][1]) / 2, (turned[3][1] + turned[2][1]) / 2
+    at_edge = any(x <= 1 or x >= size[0] - 2 for x, _ in line.corners)
+    content = read_line(line.text, ways)
+    # Folding may have changed how many characters there are: then they are not told apart.
+    characters = line.characters if len(line.characters) == len(content.folded) else ()
+    box = (left, top, right, bottom)
+    return Placed(content, box, height_of(line.corners), line.confidence, at_edge, line.corners, characters)
+
+
+def _middle(box: Box) -> Point:
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+
+
+def _from_label(label: Placed, each: Found) -> float:
+    """How far it is from a word to an amount. People write the word first: what is left of it, or above, counts as farther."""
+    left, above = each.box[2] <= label.box[0] + label.height, each.box[3] <= label.box[1] + 0.5 * label.height
+    return _gap(label.box, each.box) + (2 * left + above) * label.height
+
+
+def _gap(one: Box, other: Box) -> float:
+    """0 where the boxes touch."""
+    across = max(0.0, one[0] - other[2], other[0] - one[2])
+    down = max(0.0, one[1] - other[3], other[1] - one[3])
+    return math.hypot(across, down)
+
+
+def nearest(box: Box, found: Sequence[Found]) -> Found:
+    middle = _middle(box)
+    return min(found, key=lambda each: (_gap(box, each.box), math.dist(middle, each.middle)))
+
+
+def _amounts(line: Placed) -> list[Found]:
+    left, top, right, bottom = line.box
+    length = max(1, len(line.content.folded))
+    found = []
+    for amount in line.content.amounts:
+        start, end = (left + (right - left) * position / length for position in amount.span)
+        goods = bool(line.content.goods_if_litres) or line.content.folded[amount.span[1] :].startswith(("/", " per", " pro"))
+        found.append(Found(amount, (start, top, end, bottom), line.height, _sure(line, amount), line.at_edge, goods))
+    return found
+
+
+def _sure(line: Placed, amount: Amount) -> float:
+    """Of the amount's least certain digit. Between a comma and a point, or two kinds of ¥, even the surest reader wavers."""
+    written = zip(line.content.folded, line.characters, strict=False)
+    digits = [sure for character, sure in list(written)[slice(*amount.span)] if character.isdigit()]
+    return min(digits, default=line.confidence)
+
+
+def joined(lines: Sequence[Placed], ways: Habits) -> list[Found]:
+    """All amounts; where small digits stand raised behind a whole number, they are its cents."""
+    found, used = [], set()
+    if not ways.currencies or exponent(ways.currencies[0]) > 0:
+        for line, small in itertools.permutations(lines, 2):
+            cents = _CENTS.fullmatch(small.content.folded)
+            if cents is None or len(line.content.amounts) != 1 or id(line) in used or id(small) in used:
+                continue
+            whole = line.content.amounts[0]
+            if (whole.ended and whole.sign is None) or whole.decimals or whole.part is Part.UNIT or not _is_raised(small, line):
+                continue
+            if line.content.folded[whole.span[1] :].strip(" .,"):
+                continue
+            value = whole.value + Decimal(cents[1]) / 100
+            sign = whole.sign or sign_of(cents[2])
+            amount = replace(whole, value=value, sign=sign, decimals=2, ended=True)
+            box = (line.box[0], line.box[1], small.box[2], line.box[3])
+            sure = min(_sure(line, whole), small.confidence)
+            found.append(Found(amount, box, line.height, sure, line.at_edge or small.at_edge))
+            used |= {id(line), id(small)}
+    return found + [amount for line in lines if id(line) not in used for amount in _amounts(line)]
+
+
+def _is_raised(small: Placed, line: Placed) -> bool:
+    height = line.height
+    higher = small.box[3] < line.box[3] - 0.15 * height
+    beside = -0.35 * height <= small.box[0] - line.box[2] <= 0.6 * height
+    return 0.2 * height <= small.height <= 0.95 * height and higher and beside and small.box[1] > line.box[1] - 0.35 * height
+
+
+def labelled(found: list[Found], lines: Sequence[Placed]) -> list[Found]:
+    """Lines of words alone give their part to the nearest amount that has none."""
+    for line in lines:
+        if line.content.label is None:
+            continue
+        free = [each for each in found if each.amount.part is Part.PLAIN and not is_minor(each, found)]
+        if not free:
+            break
+        beside = min(free, key=lambda each: (_from_label(line, each), math.dist(each.middle, _middle(line.box))))
+        if _from_label(line, beside) <= 2.5 * max(line.height, beside.height):
+            amount = replace(beside.amount, part=line.content.label, pieces=line.content.pieces)
+            found[found.index(beside)] = replace(beside, amount=amount)
+    return found
+
+
+def is_minor(each: Found, found: Sequence[Found]) -> bool:
+    """A small number without a sign beside a large one: a size, a date, an article number, a misread litre."""
+    tallest = max(other.height for other in found)
+    return each.height < 0.55 * tallest and (each.amount.sign is None or not each.amount.ended)

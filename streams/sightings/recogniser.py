@@ -1,0 +1,292 @@
+"""One frame, all models, one deadline. The stage and the commands look through this.
+
+Which models are asked follows from what the wearer wants; they run beside each other, and who is late is left out and named.
+Three things keep an answer quick without making it worse:
+
+- A frame with a code has its product within milliseconds. `match` therefore starts a moment later than the rest, and not at all
+  where the code's product is in no catalogue with pictures: then nothing could contradict it.
+- Once one product's code is read, the others have a short grace: `match` because it could contradict, `ocr` for a tag beside it.
+- `codes` searches on for codes that cannot be seen at once, but not all the time there is: the next frame waits behind.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Any, Protocol, TypeVar
+
+from schemas.ids import MerchantId
+from schemas.recognition import Candidate, Code, Intent, PriceTag
+from streams.core.database import is_unavailable
+from streams.core.telemetry import metrics
+from streams.sightings import codes, price_places, price_tags, service
+from streams.sightings.catalogues import NONE, Product, Snapshot
+from streams.sightings.service import Frame, Match, Result, Seen
+from streams.sightings.triton import Answered, Failed, Late, Matches, Models, Text, Unreadable
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+ASKED: Mapping[Intent, tuple[str, ...]] = {
+    Intent.IDENTIFY: ("codes", "match"),
+    Intent.PRICE: ("codes", "ocr", "match"),
+    Intent.PAY: ("codes",),
+    Intent.READ: ("codes", "ocr"),
+}
+
+_HEAD_START_S = 0.02  # of codes before match: nearly all codes that are read at all are read by then
+_SEARCH = 0.4  # of the time there is, for codes that cannot be seen at once
+# How long, after one product's code was read, each of the others is waited for.
+_GRACE_S: Mapping[Intent, float] = {Intent.IDENTIFY: 0.2, Intent.PRICE: 0.4, Intent.PAY: 0.0, Intent.READ: 1.0}
+_SNAPSHOTS_AT_MOST = 32  # of one request; those switched last are not preferred, so that answers do not flicker
+
+
+class CatalogueView(Protocol):
+    """See streams.sightings.catalogues.Catalogues."""
+
+    @property
+    def current(self) -> Mapping[MerchantId, Snapshot]: ...
+
+    async def find(
+        self,
+        snapshots: Mapping[MerchantId, Snapshot],
+        *,
+        gtins: Collection[str] = (),
+        own: Collection[tuple[MerchantId, str]] = (),
+    ) -> tuple[Product, ...]: ...
+
+
+class NoCatalogues:
+    """Nothing is recognised by picture."""
+
+    current = NONE
+
+    async def find(
+        self,
+        snapshots: Mapping[MerchantId, Snapshot],
+        *,
+        gtins: Collection[str] = (),
+        own: Collection[tuple[MerchantId, str]] = (),
+    ) -> tuple[Product, ...]:
+        return ()
+
+
+@dataclass(frozen=True)
+class Look:
+    """What came of a frame: the answer, what it rests on, and how long each model took, in milliseconds. `text` and `matches` are
+    the models' own words, for who wants to see why."""
+
+    result: Result
+    seen: Seen
+    ms: Mapping[str, float] = field(default_factory=dict)
+    text: Text | None = None
+    matches: Matches | None = None
+
+
+@dataclass(frozen=True)
+class _Meanings:
+    """`known`: the catalogues' products with these codes."""
+
+    codes: tuple[Code, ...]
+    known: tuple[Product, ...]
+
+    @property
+    def gtins(self) -> frozenset[str]:
+        return service.gtins(self.codes)
+
+    @property
+    def contradictable(self) -> bool:
+        """Whether a picture could say something else that counts: not where one product is read that no catalogue recognises."""
+        return len(self.gtins) != 1 or any(product.recognisable for product in self.known)
+
+
+@dataclass(frozen=True)
+class _Matching:
+    matches: Matches
+    products: tuple[Product, ...]
+
+
+@dataclass
+class _Asking:
+    """One frame's questions under way. `ends` by the process's clock."""
+
+    frame: bytes
+    what: Frame
+    region: str | None
+    ends: float
+    snapshots: Mapping[MerchantId, Snapshot]
+    explain: bool
+    ms: dict[str, float] = field(default_factory=dict)
+
+    def left(self, at_most: float = math.inf) -> float:
+        return max(min(self.ends - perf_counter(), at_most), 0.0)
+
+
+class Recogniser:
+    def __init__(self, models: Models, catalogues: CatalogueView | None = None) -> None:
+        self._models = models
+        self._catalogues: CatalogueView = catalogues or NoCatalogues()
+
+    async def look(self, frame: bytes, what: Frame, time_s: float, *, region: str | None = None, explain: bool = False) -> Look:
+        """The answer, in `time_s` at the latest. `region`: where the glasses are, ISO 3166. Raises Unreadable; whatever else
+        happens to a model is part of the answer."""
+        asking = _Asking(frame, what, region, perf_counter() + time_s, self._catalogues.current, explain)
+        wanted = ASKED[what.intent]
+        reading = asyncio.create_task(self._codes(asking))
+        tasks: dict[str, asyncio.Task[Any]] = {"codes": reading}
+        if "ocr" in wanted:
+            tasks["ocr"] = asyncio.create_task(self._ocr(asking))
+        if "match" in wanted and any(snapshot.name for snapshot in asking.snapshots.values()):
+            tasks["match"] = asyncio.create_task(self._match(asking, reading))
+        try:
+            await asyncio.wait([reading], timeout=asking.left())
+            if beside := [task for task in tasks.values() if task is not reading]:
+                await asyncio.wait(beside, timeout=asking.left(_grace(what.intent, reading)))
+        finally:
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.wait(tasks.values())
+        return _look(asking, tasks)
+
+    async def _codes(self, asking: _Asking) -> Answered[_Meanings]:
+        answer = await _timed(asking, "codes", self._models.codes(asking.frame, asking.left(), search_s=_SEARCH * asking.left()))
+        meanings = tuple(codes.meaning(read, asking.what.intent, asking.region) for read in answer.result)
+        known: tuple[Product, ...] = ()
+        if (found := service.gtins(meanings)) and "match" in ASKED[asking.what.intent]:
+            known = await self._find(asking, gtins=found)
+        return Answered(_Meanings(meanings, known), answer.by)
+
+    async def _ocr(self, asking: _Asking) -> Answered[Text]:
+        return await _timed(asking, "ocr", self._models.ocr(asking.frame, asking.left()))
+
+    async def _match(self, asking: _Asking, reading: "asyncio.Task[Answered[_Meanings]]") -> Answered[_Matching] | None:
+        """None where it was not asked."""
+        await asyncio.wait([reading], timeout=asking.left(_HEAD_START_S))
+        if reading.done() and not reading.cancelled():
+            if isinstance(reading.exception(), Unreadable):
+                return None
+            if reading.exception() is None and not reading.result().result.contradictable:
+                return None
+        names = [snapshot.name for snapshot in asking.snapshots.values() if snapshot.name][:_SNAPSHOTS_AT_MOST]
+        asked = self._models.match(asking.frame, asking.left(), names, explain=asking.explain)
+        answer = await _timed(asking, "match", asked)
+        merchants = {snapshot.name: snapshot.merchant_id for snapshot in asking.snapshots.values()}
+        own = {(merchants[one.snapshot], one.product_id) for one in answer.result.candidates if one.snapshot in merchants}
+        products = await self._find(asking, own=own) if own else ()
+        return Answered(_Matching(answer.result, products), answer.by)
+
+    async def _find(
+        self, asking: _Asking, *, gtins: Collection[str] = (), own: Collection[tuple[MerchantId, str]] = ()
+    ) -> tuple[Product, ...]:
+        """Nothing where the database is away: a code is a code all the same."""
+        if not asking.snapshots:
+            return ()
+        try:
+            return await self._catalogues.find(asking.snapshots, gtins=gtins, own=own)
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
+            log.warning("the catalogues cannot be read: %s", type(error).__qualname__)
+            return ()
+
+
+async def _timed(asking: _Asking, model: str, call: Awaitable[Answer]) -> Answer:
+    began = perf_counter()
+    try:
+        return await call
+    finally:
+        asking.ms[model] = round((perf_counter() - began) * 1000, 1)
+
+
+def _grace(intent: Intent, reading: "asyncio.Task[Answered[_Meanings]]") -> float:
+    """How long the others are waited for when codes has answered, or is late."""
+    if not reading.done() or reading.cancelled():
+        return math.inf
+    if (error := reading.exception()) is not None:
+        return 0.0 if isinstance(error, Unreadable) else math.inf
+    return _GRACE_S[intent] if len(reading.result().result.gtins) == 1 else math.inf
+
+
+def _look(asking: _Asking, tasks: Mapping[str, "asyncio.Task[Any]"]) -> Look:
+    """Raises Unreadable."""
+    answers: dict[str, Answered[Any]] = {}
+    late, failed = [], []
+    for name, task in tasks.items():
+        if task.cancelled() or isinstance(error := task.exception(), Late):
+            late.append(name)
+        elif isinstance(error, Failed):
+            log.warning("a model did not answer: %s", error)
+            failed.append(name)
+        elif error is not None:
+            raise error
+        elif (answer := task.result()) is not None:
+            answers[name] = answer
+    for name, reason in [*((name, "late") for name in late), *((name, "failed") for name in failed)]:
+        metrics.count("augenblick.models.missing", model=name, reason=reason)
+    read: _Meanings | None = answers["codes"].result if "codes" in answers else None
+    text: Text | None = answers["ocr"].result if "ocr" in answers else None
+    matching: _Matching | None = answers["match"].result if "match" in answers else None
+    seen = Seen(
+        codes=read.codes if read else (),
+        matches=_matches(matching) if matching else (),
+        matcher=matching.matches.matcher if matching else None,
+        quality=matching.matches.quality if matching else None,
+        size=(matching.matches.width, matching.matches.height) if matching else (0, 0),
+        known=tuple(_candidate(product) for product in read.known) if read else (),
+        models=tuple(answer.by for answer in answers.values()),
+        late=tuple(late),
+        failed=tuple(failed),
+    )
+    if text is not None:
+        seen = replace(seen, price_tag=_price_tag(text, seen, asking.region))
+    result = service.decide(asking.what, seen)
+    return Look(result, seen, asking.ms, text, matching.matches if matching else None)
+
+
+def _price_tag(text: Text, seen: Seen, region: str | None) -> PriceTag | None:
+    """The tag that is nearest to the product in view; None where none can be read surely."""
+    lines = [price_places.Line(line.text, line.confidence, line.corners, line.characters) for line in text.lines]
+    near = [corner for code in seen.codes if code.gtin for corner in code.corners]
+    if not near and seen.matches and seen.matches[0].outline:
+        near = list(seen.matches[0].outline)
+    tag = price_tags.read(lines, size=(text.width, text.height), region=region, near=near)
+    return tag if isinstance(tag, PriceTag) else None
+
+
+def _matches(matching: _Matching) -> tuple[Match, ...]:
+    """Those of products that the catalogue still tells of."""
+    products = {(product.snapshot.name, product.product_id): product for product in matching.products}
+    return tuple(
+        Match(
+            merchant_id=product.snapshot.merchant_id,
+            product_id=product.product_id,
+            title=product.title,
+            language=product.language,
+            snapshot=product.snapshot.number,
+            score=one.score,
+            limits=product.snapshot.thresholds,
+            gtin=product.gtin,
+            inliers=one.inliers,
+            outline=one.outline,
+            picture=product.picture,
+        )
+        for one in matching.matches.candidates
+        if (product := products.get((one.snapshot, one.product_id)))
+    )
+
+
+def _candidate(product: Product) -> Candidate:
+    """Of a code that was read: nothing was matched."""
+    return Candidate(
+        merchant_id=product.snapshot.merchant_id,
+        product_id=product.product_id,
+        gtin=product.gtin,
+        title=product.title,
+        language=product.language,
+        confidence=1.0,
+        picture=product.picture,
+        snapshot=product.snapshot.number,
+    )

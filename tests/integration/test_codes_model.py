@@ -1,0 +1,117 @@
+"""The model `codes` on a real tritonserver: what it answers and refuses, and that nothing sent to it hurts the next frame."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from time import perf_counter
+from typing import Any
+
+import numpy
+import psutil
+import pytest
+from tritonclient.grpc import aio as triton
+from tritonclient.utils import InferenceServerException
+
+from infra.local.stack import LocalStack
+from infra.sandbox import sessions
+from infra.sandbox.pictures.code_frames import HARD, draw
+from tests.support.frames import barcode_jpeg, blank_jpeg, gtin13
+from tests.support.hostile_frames import hostile, jpeg, many_scans
+
+PRODUCT = gtin13(4711)
+HOSTILE = hostile()
+BOUND_S = 5.0
+BOUND_BYTES = 256 * 1024 * 1024
+
+
+@pytest.fixture
+async def client(triton_url: str) -> AsyncIterator[triton.InferenceServerClient]:
+    client = triton.InferenceServerClient(triton_url)
+    yield client
+    await client.close()
+
+
+async def ask(
+    client: triton.InferenceServerClient, jpeg: bytes, options: object = None, timeout_s: float = 30
+) -> list[dict[str, Any]]:
+    image = triton.InferInput("IMAGE", [1, len(jpeg)], "UINT8")
+    image.set_data_from_numpy(numpy.frombuffer(jpeg, dtype=numpy.uint8).reshape(1, -1))
+    inputs = [image]
+    if options is not None:
+        told = triton.InferInput("OPTIONS", [1, 1], "BYTES")
+        text = options if isinstance(options, bytes) else json.dumps(options).encode()
+        told.set_data_from_numpy(numpy.array([[text]], dtype=numpy.object_))
+        inputs.append(told)
+    answer = await client.infer("codes", inputs, client_timeout=timeout_s)
+    result = answer.as_numpy("RESULT")
+    assert result.shape == (1, 1)
+    codes: list[dict[str, Any]] = json.loads(result[0, 0])
+    return codes
+
+
+async def refusal(client: triton.InferenceServerClient, jpeg: bytes, options: object = None) -> str:
+    with pytest.raises(InferenceServerException) as refused:
+        await ask(client, jpeg, options)
+    assert refused.value.status() == "StatusCode.INVALID_ARGUMENT", refused.value
+    return str(refused.value.message())
+
+
+def model_processes(stack: LocalStack) -> list[psutil.Process]:
+    server = psutil.Process(stack.supervisor.status("triton").pid)
+    return [server, *server.children(recursive=True)]
+
+
+async def test_a_code_is_told_as_the_contract_says(client: triton.InferenceServerClient) -> None:
+    [code] = await ask(client, sessions.picture("milk"))
+    assert code.keys() == {"text", "format", "symbology_identifier", "corners", "valid"}
+    assert (code["text"], code["format"], code["symbology_identifier"]) == ("9520000010010", "EAN13", "]E0")
+    assert code["valid"] is True and numpy.shape(code["corners"]) == (4, 2)
+    assert await ask(client, blank_jpeg()) == []
+
+
+async def test_time_is_used_where_there_is_some(client: triton.InferenceServerClient) -> None:
+    """Frames that the quick look does not read: with a millisecond they are not, with a second some are."""
+    shown = [draw(seed, "EAN8", HARD) for seed in range(600, 610)]
+    quick = [await ask(client, frame.jpeg, {"time_left_ms": 1}) for frame in shown]
+    thorough = [await ask(client, frame.jpeg, {"time_left_ms": 1000}) for frame in shown]
+    read = [sum(code["valid"] for codes in answers for code in codes) for answers in (quick, thorough)]
+    assert read[0] < read[1]
+    assert {code["text"] for codes in thorough for code in codes if code["valid"]} <= {frame.text for frame in shown}
+
+
+@pytest.mark.parametrize("options", [{"time": 3}, {"time_left_ms": "soon"}, [], b"{", b"\xff"], ids=str)
+async def test_options_that_are_none_are_refused(client: triton.InferenceServerClient, options: object) -> None:
+    assert "OPTIONS" in await refusal(client, barcode_jpeg(PRODUCT), options)
+
+
+async def test_no_time_left_is_no_work(client: triton.InferenceServerClient) -> None:
+    with pytest.raises(InferenceServerException) as shed:
+        await ask(client, barcode_jpeg(PRODUCT), {"time_left_ms": 0})
+    assert shed.value.status() == "StatusCode.CANCELLED"
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_harm_is_refused_and_the_next_frame_is_answered(client: triton.InferenceServerClient, name: str) -> None:
+    began = perf_counter()
+    message = await refusal(client, HOSTILE[name])
+    assert message.startswith("IMAGE") or name == "empty", message
+    assert [code["text"] for code in await ask(client, barcode_jpeg(PRODUCT))] == [PRODUCT]
+    assert perf_counter() - began < BOUND_S
+
+
+async def test_harm_takes_no_memory(triton: LocalStack, client: triton.InferenceServerClient) -> None:
+    await ask(client, jpeg((4000, 3000)), {"time_left_ms": 1000})  # the largest honest frame; what it took is kept
+    before = {process.pid: process.memory_info().rss for process in model_processes(triton)}
+    for _ in range(3):
+        await asyncio.gather(*(refusal(client, encoded) for encoded in HOSTILE.values()))
+    after = {process.pid: process.memory_info().rss for process in model_processes(triton)}
+    assert after.keys() == before.keys(), "no process died and was started again"
+    assert sum(after.values()) - sum(before.values()) < BOUND_BYTES
+
+
+async def test_the_most_a_frame_may_cost_is_bounded(client: triton.InferenceServerClient) -> None:
+    """Just within every limit: twenty million pixels, as many scans as are allowed."""
+    worst = many_scans(jpeg((5000, 4000), progressive=True, quality=5), 20)
+    began = perf_counter()
+    assert await ask(client, worst, {"time_left_ms": 300}) == []
+    assert perf_counter() - began < 20

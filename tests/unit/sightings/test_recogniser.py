@@ -1,0 +1,218 @@
+"""Who is asked, who is waited for, and what is said of who did not answer."""
+
+import asyncio
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from schemas.ids import MerchantId
+from schemas.recognition import Evidence, Intent, Recognition, Unclear, UnclearReason, Undecided
+from streams.sightings.catalogues import Product, Snapshot
+from streams.sightings.codes import Read
+from streams.sightings.recogniser import Look, Recogniser
+from streams.sightings.service import Frame
+from streams.sightings.thresholds import Calibration, shipped
+from streams.sightings.triton import Answered, Failed, Late, Line, Matched, Matches, Quality, Text, Unreadable
+
+CORNERS = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
+MILK, JUICE = "9520000010010", "9520000010027"
+SHOP = MerchantId.new()
+LIMITS = shipped().model_copy(
+    update={"matcher": "sift-1", "act": 0.9, "calibration": Calibration(intercept=-6.0, score=0.2, margin=0.2)}
+)
+SNAPSHOT = Snapshot(SHOP, 7, name="shop-7", matcher="sift-1", thresholds=LIMITS)
+QUALITY = Quality(sharpness=1000.0, brightness=120.0, glare=0.0, texture=1000.0)
+
+
+def read(text: str, format: str = "EAN13") -> Read:
+    return Read(text=text, format=format, corners=CORNERS, valid=True)
+
+
+def matched(product_id: str, score: float = 100.0) -> Matched:
+    return Matched(snapshot="shop-7", product_id=product_id, score=score, inliers=50, outline=CORNERS)
+
+
+def product(product_id: str, gtin: str | None = None, picture: str | None = "f" * 64) -> Product:
+    return Product(SNAPSHOT, product_id, gtin and gtin.zfill(14), product_id.title(), "en", picture)
+
+
+@dataclass
+class StandIn:
+    """Models that say what they are told to, or raise it, after so many seconds. `asked` are those that were, `given_up` those
+    whose caller went away."""
+
+    says: dict[str, Any] = field(default_factory=dict)
+    after: dict[str, float] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    given_up: list[str] = field(default_factory=list)
+
+    async def _answer(self, model: str, time_s: float, otherwise: Any) -> Answered[Any]:
+        self.asked.append(model)
+        try:
+            await asyncio.sleep(min(self.after.get(model, 0.0), time_s))
+        except asyncio.CancelledError:
+            self.given_up.append(model)
+            raise
+        if self.after.get(model, 0.0) > time_s:
+            raise Late(model)
+        said = self.says.get(model, otherwise)
+        if isinstance(said, Exception):
+            raise said
+        return Answered(said, f"{model}:1")
+
+    async def codes(self, frame: bytes, time_s: float, *, search_s: float = 60.0) -> Answered[tuple[Read, ...]]:
+        return await self._answer("codes", time_s, ())
+
+    async def ocr(self, frame: bytes, time_s: float) -> Answered[Text]:
+        return await self._answer("ocr", time_s, Text(width=640, height=480, lines=()))
+
+    async def match(
+        self, frame: bytes, time_s: float, snapshots: Collection[str], *, candidates: int = 5, explain: bool = False
+    ) -> Answered[Matches]:
+        assert list(snapshots) == ["shop-7"]
+        answer = await self._answer("match", time_s, ())
+        said = Matches(matcher="sift-1", width=640, height=480, quality=QUALITY, candidates=answer.result)
+        return Answered(said, answer.by)
+
+
+@dataclass
+class Shelf:
+    """A catalogue with these products."""
+
+    products: tuple[Product, ...] = ()
+    error: Exception | None = None
+
+    @property
+    def current(self) -> Mapping[MerchantId, Snapshot]:
+        return {SHOP: SNAPSHOT}
+
+    async def find(
+        self,
+        snapshots: Mapping[MerchantId, Snapshot],
+        *,
+        gtins: Collection[str] = (),
+        own: Collection[tuple[MerchantId, str]] = (),
+    ) -> tuple[Product, ...]:
+        if self.error is not None:
+            raise self.error
+        return tuple(one for one in self.products if one.gtin in gtins or (SHOP, one.product_id) in own)
+
+
+BOTH = Shelf((product("milk", MILK), product("juice", JUICE)))
+
+
+async def look(models: StandIn, intent: Intent = Intent.IDENTIFY, shelf: Shelf | None = BOTH, time_s: float = 1.0) -> Look:
+    recogniser = Recogniser(models, shelf)  # type: ignore[arg-type]
+    return await recogniser.look(b"a frame", Frame("s", "0" * 64, intent), time_s, region="DE")
+
+
+@pytest.mark.parametrize(
+    ("intent", "asked"),
+    [
+        (Intent.IDENTIFY, {"codes", "match"}),
+        (Intent.PRICE, {"codes", "ocr", "match"}),
+        (Intent.PAY, {"codes"}),
+        (Intent.READ, {"codes", "ocr"}),
+    ],
+)
+async def test_who_is_asked_follows_from_what_is_wanted(intent: Intent, asked: set[str]) -> None:
+    models = StandIn()
+    await look(models, intent)
+    assert set(models.asked) == asked
+
+
+async def test_without_a_catalogue_nothing_is_matched() -> None:
+    models = StandIn()
+    answer = (await look(models, shelf=None)).result
+    assert models.asked == ["codes"]
+    assert isinstance(answer, Unclear) and answer.reason is UnclearReason.NO_CODE
+
+
+async def test_a_code_that_no_catalogue_could_contradict_is_answered_at_once_and_match_is_not_even_asked() -> None:
+    models = StandIn(says={"codes": (read("9520000010034"),)}, after={"match": 5.0})
+    began = perf_counter()
+    answer = (await look(models, time_s=5.0)).result
+    assert perf_counter() - began < 1.0
+    assert isinstance(answer, Recognition) and answer.evidence is Evidence.CODE
+    assert models.asked == ["codes"] and answer.late_models == ()
+
+
+async def test_a_code_that_a_catalogue_knows_waits_a_little_for_the_picture() -> None:
+    agrees = StandIn(says={"codes": (read(MILK),), "match": (matched("milk"),)}, after={"match": 0.05})
+    answer = (await look(agrees)).result
+    assert isinstance(answer, Recognition) and answer.evidence is Evidence.CODE_AND_PICTURE
+    differs = StandIn(says={"codes": (read(MILK),), "match": (matched("juice"),)}, after={"match": 0.05})
+    answer = (await look(differs)).result
+    assert isinstance(answer, Undecided) and answer.reason == "code_and_picture_differ"
+
+
+async def test_and_not_longer_than_that() -> None:
+    models = StandIn(says={"codes": (read(MILK),), "match": (matched("juice"),)}, after={"match": 4.0})
+    began = perf_counter()
+    answer = (await look(models, time_s=5.0)).result
+    assert perf_counter() - began < 2.0
+    assert isinstance(answer, Recognition) and answer.evidence is Evidence.CODE
+    assert answer.late_models == ("match",) and models.given_up == ["match"], "what is not waited for is cancelled"
+
+
+async def test_a_picture_alone_is_waited_for_to_the_end() -> None:
+    answer = (await look(StandIn(says={"match": (matched("milk"),)}, after={"match": 0.5}), time_s=2.0)).result
+    assert isinstance(answer, Recognition) and answer.evidence is Evidence.PICTURE
+    assert answer.models == ("codes:1", "match:1")
+
+
+async def test_who_is_late_is_named_and_the_deadline_is_kept() -> None:
+    models = StandIn(says={"match": (matched("milk"),)}, after={"ocr": 5.0})
+    began = perf_counter()
+    answer = (await look(models, Intent.PRICE, time_s=0.4)).result
+    assert perf_counter() - began < 0.9
+    assert isinstance(answer, Recognition) and answer.late_models == ("ocr",)
+
+
+async def test_who_fails_is_named_and_the_others_are_enough() -> None:
+    models = StandIn(says={"codes": Failed("codes: StatusCode.UNAVAILABLE"), "match": (matched("milk"),)})
+    answer = (await look(models)).result
+    assert isinstance(answer, Recognition) and answer.failed_models == ("codes",)
+
+
+@pytest.mark.parametrize("error", [Failed("gone"), Late("late")])
+async def test_when_nobody_answers_that_is_said(error: Exception) -> None:
+    answer = (await look(StandIn(says=dict.fromkeys(("codes", "ocr", "match"), error)), Intent.PRICE)).result
+    assert isinstance(answer, Unclear) and answer.reason is UnclearReason.RECOGNITION_UNAVAILABLE
+
+
+async def test_what_is_no_picture_is_so_for_all() -> None:
+    models = StandIn(says={"codes": Unreadable("codes")}, after={"ocr": 5.0})
+    began = perf_counter()
+    with pytest.raises(Unreadable):
+        await look(models, Intent.PRICE, time_s=5.0)
+    assert perf_counter() - began < 1.0 and "match" not in models.asked
+
+
+async def test_a_code_is_a_code_while_the_database_is_away() -> None:
+    away = Shelf(error=OperationalError("SELECT", {}, psycopg.OperationalError("gone")))
+    answer = (await look(StandIn(says={"codes": (read(MILK),), "match": (matched("milk"),)}), shelf=away)).result
+    assert isinstance(answer, Recognition) and answer.evidence is Evidence.CODE
+
+
+async def test_a_product_that_the_catalogue_does_not_tell_of_is_not_told() -> None:
+    answer = (await look(StandIn(says={"match": (matched("withdrawn"),)}))).result
+    assert isinstance(answer, Unclear)
+
+
+async def test_the_price_tag_beside_a_code() -> None:
+    corners = ((100.0, 300.0), (300.0, 300.0), (300.0, 380.0), (100.0, 380.0))
+    tag = Text(width=640, height=480, lines=(Line(text="1,99 €", confidence=0.99, corners=corners),))
+    answer = (await look(StandIn(says={"codes": (read(MILK),), "ocr": tag}), Intent.PRICE)).result
+    assert isinstance(answer, Recognition)
+    assert answer.price_tag is not None and str(answer.price_tag.price) == "1.99 EUR"
+
+
+async def test_milliseconds_are_told_of_each_that_was_asked() -> None:
+    found = await look(StandIn(after={"ocr": 0.05}), Intent.PRICE)
+    assert set(found.ms) == {"codes", "ocr", "match"} and found.ms["ocr"] >= 40

@@ -1,0 +1,75 @@
+"""The matrix product finds what a slow loop finds, on numpy and on torch."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from infra.triton.vision import dense
+from infra.triton.vision.dense import UNIT, DenseMatcher
+from tests.unit.vision.catalogues import frame_of, picture, published
+
+
+def libraries() -> list[Any]:
+    try:
+        import torch  # type: ignore[import-not-found]
+    except ImportError:
+        return [np]
+    return [np, torch]
+
+
+@pytest.fixture(params=libraries(), ids=lambda library: library.__name__)
+def library(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(12)
+
+
+def one_by_one(frame: np.ndarray[Any, Any], pictures: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """The same score, in the words of its definition."""
+    likest = np.zeros((len(frame), len(pictures)))
+    for point, descriptor in enumerate(frame.astype(np.float64)):
+        for number, references in enumerate(pictures):
+            if len(references):
+                likest[point, number] = (
+                    max(float(descriptor @ reference) for reference in references.astype(np.float64)) / UNIT**2
+                )
+    scores = np.zeros(len(pictures))
+    for row in likest:
+        pictures_alike = int((row > dense._LIKENESS).sum())
+        for number, likeness in enumerate(row):
+            if likeness > dense._LIKENESS:
+                scores[number] += (likeness - dense._LIKENESS) * np.log((len(pictures) + 1) / pictures_alike) ** 2
+    return scores
+
+
+@pytest.mark.parametrize("products_at_once", [1, 5_000, 1 << 24])
+def test_scores_are_those_of_a_loop(
+    library: Any, random: np.random.Generator, monkeypatch: pytest.MonkeyPatch, products_at_once: int
+) -> None:
+    monkeypatch.setitem(dense._MOST_PRODUCTS, "cpu", products_at_once)
+    pictures = [picture(random, count) for count in (7, 0, 12, 12, 3)]
+    frame = frame_of(pictures[2], random, others=9)
+    matcher = DenseMatcher.of([each.descriptors for each in pictures], library=library)
+    expected = one_by_one(frame.descriptors, [each.descriptors for each in pictures])
+    assert expected[2] > 0
+    tolerance = 1e-4 if library is np else 2e-2
+    np.testing.assert_allclose(matcher.scores(frame.descriptors), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_what_a_frame_shows_comes_first(tmp_path: Path, library: Any, random: np.random.Generator) -> None:
+    pictures = [picture(random, 30) for _ in range(60)]
+    matcher = DenseMatcher.of_snapshot(published(tmp_path, "some", pictures), library=library)
+    for number in (0, 31, 59):
+        assert matcher.shortlist(frame_of(pictures[number], random, others=20), 3)[0] == number
+
+
+def test_nothing_is_like_nothing(library: Any, random: np.random.Generator) -> None:
+    empty = np.zeros((0, 128), np.uint8)
+    assert DenseMatcher.of([], library=library).scores(picture(random).descriptors).shape == (0,)
+    assert DenseMatcher.of([empty, empty], library=library).scores(picture(random).descriptors).tolist() == [0, 0]
+    assert DenseMatcher.of([picture(random).descriptors], library=library).scores(empty).tolist() == [0]
