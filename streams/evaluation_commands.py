@@ -215,7 +215,7 @@ def calibrate(
     deadline_ms: DeadlineOption = 10_000,
 ) -> None:
     """Fit when a picture is acted on and when it is asked about, and say what that promises: fitted on one half of the pictures,
-    shown by the other. Nothing is changed where the pictures do not show what is to be promised."""
+    shown by the other, both ways round; the weaker one counts. Nothing is changed where the pictures do not show what is to be promised."""
     wanted = _Wanted(precision, unknown_rate, leave_one_out=leave_one_out, own_offsets=own_offsets)
     made = with_parts(lambda parts: _calibrate(parts, manifest, catalogue, deadline_ms / 1000, wanted, keep=output is None))
     if output is not None:
@@ -326,29 +326,28 @@ def _fitted(
     from streams.sightings import thresholds
     from streams.sightings.calibration import (
         TooLittleShown,
-        acting_confidence,
         asking_confidence,
         calibrated,
         choosing_confidence,
-        fit,
-        halves,
+        weaker_half,
     )
 
-    fitting, held = halves(answers, wanted.split)
     try:
-        calibration = fit(fitting, offsets=wanted.own_offsets)
-        shown = acting_confidence(fitting, held, calibration, precision=wanted.precision, unknown=wanted.unknown)
+        fitted = weaker_half(
+            answers, wanted.split, precision=wanted.precision, unknown=wanted.unknown, offsets=wanted.own_offsets
+        )
     except (TooLittleShown, ValueError) as error:
         raise Misconfigured(f"Nothing is promised, and nothing was changed. {error}") from error
+    calibration, shown = fitted.calibration, fitted.shown
     # Whoever is asked without a product of the catalogue in view is asked in vain; how often that happens, the pictures that were
     # made by leaving products out do not tell.
-    asking = [answer for answer in fitting if answer.product or answer.group == answer.file]
+    asking = [answer for answer in fitted.fitted_on if answer.product or answer.group == answer.file]
     choice = choosing_confidence(asking, calibration, shown.confidence)
     ask = asking_confidence(asking, calibration, shown.confidence, choice, worthwhile=_ASKING_IS_WORTHWHILE)
     base = thresholds.shipped()
     matcher = snapshot.matcher or base.matcher
     made = calibrated(base, matcher, calibration, shown, ask=ask, choice=choice, measured_on=measured_on)
-    return _Calibrated(made, shown, len(fitting), unusable)
+    return _Calibrated(made, shown, len(fitted.fitted_on), unusable)
 
 
 def _show_calibration(made: _Calibrated, wanted: _Wanted, output: Path | None) -> None:

@@ -1,5 +1,5 @@
 """From a matcher's scores to confidences, and to the confidence from which on an answer is acted on: fitted on one half of the
-pictures, promised by the other.
+pictures, promised by the other, and both ways round.
 
 The model is a logistic one: the odds that the best candidate is right grow with its score and with its margin over the next
 product, and, where enough pictures show it, by a product's own offset. What is promised was not fitted to: the halves share no
@@ -72,6 +72,15 @@ class Shown:
     def keeps(self, precision: float, unknown: float | None) -> bool:
         """With certainty `SURE`."""
         return self.right.at_least >= precision and (unknown is None or not self.unknown.of or self.unknown.at_least >= unknown)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A calibration with what other pictures than those it was `fitted_on` show of it."""
+
+    calibration: Calibration
+    shown: Shown
+    fitted_on: Sequence[Answer]
 
 
 class TooLittleShown(Exception):
@@ -238,6 +247,21 @@ def calibrated(
 def _readable(value: float) -> float:
     """Before anything is measured with it, so that what is written down is what was measured."""
     return float(f"{value:.5g}")
+
+
+def weaker_half(
+    answers: Sequence[Answer], by: SplitBy, *, precision: float, unknown: float | None, offsets: bool = False
+) -> Fitted:
+    """Fits each half and lets the other show what it is worth; the one that acts on less is the result. Pictures of one product,
+    and of its siblings, succeed or fail together, so that one half alone may be an easy one: what is promised has to hold by
+    either. Raises TooLittleShown, and ValueError as `fit` does."""
+    first, second = halves(answers, by)
+    found = []
+    for fitting, held in ((first, second), (second, first)):
+        calibration = fit(fitting, offsets=offsets)
+        shown = acting_confidence(fitting, held, calibration, precision=precision, unknown=unknown)
+        found.append(Fitted(calibration, shown, fitting))
+    return min(found, key=lambda one: one.shown.covered.rate or 0.0)
 
 
 def _spare(shown: Shown, precision: float, unknown: float | None) -> float:

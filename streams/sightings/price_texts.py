@@ -154,7 +154,7 @@ def _words() -> _Words:
             rf"(?:(?P<before>{before})\s?)?(?<![\d.,:])(?P<number>{number})(?![\d])(?:\s?(?P<after>{after}))?", re.ASCII
         ),
         goods=re.compile(
-            rf"(?:(?P<times>\d{{1,2}})\s?[x×*]\s?)?(?P<value>\d+(?:[.,]\d+)?)\s?(?P<unit>{unit})"
+            rf"(?<![\d.,])(?:(?P<times>\d{{1,2}})\s?[x×*]\s?)?(?P<value>\d{{1,6}}(?:[.,]\d{{1,4}})?)\s?(?P<unit>{unit})"
             rf"|(?<![\d.,])(?P<litres>\d{{1,2}}(?:[.,]\d{{1,2}})?)\s?[1i|!](?=\s?=|\s*$)",
             re.ASCII,
         ),
@@ -369,7 +369,7 @@ def _with_part(amount: Amount, all_amounts: list[Amount], parts: list[tuple[Span
 def _misread(text: str) -> list[tuple[Span, Part]]:
     """A word with a letter that was misread, where it is long enough to be no other."""
     found = [(match.start(), match.group()) for match in re.finditer(r"[^\W\d_]+(?:[ .-]{1,2}[^\W\d_]+)*", text)]
-    for start, run in found:
+    for start, run in found[:3]:
         if len(run) < 6:
             continue
         for close in difflib.get_close_matches(run, _words().part_of, n=1, cutoff=0.85):

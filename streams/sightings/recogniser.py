@@ -173,6 +173,8 @@ class Recogniser:
         names = [snapshot.name for snapshot in asking.snapshots.values() if snapshot.name][:_SNAPSHOTS_AT_MOST]
         asked = self._models.match(asking.frame, asking.left(), names, explain=asking.explain)
         answer = await _timed(asking, "match", asked)
+        for name, why in answer.result.refused.items():
+            log.warning("nothing of the snapshot %s is recognised: %s", name, why)
         merchants = {snapshot.name: snapshot.merchant_id for snapshot in asking.snapshots.values()}
         own = {(merchants[one.snapshot], one.product_id) for one in answer.result.candidates if one.snapshot in merchants}
         products = await self._find(asking, own=own) if own else ()

@@ -112,13 +112,14 @@ class Matched(_Shape):
 
 
 class Matches(_Shape):
-    """`candidates` are best first."""
+    """`candidates` are best first. `refused`: snapshots that could not be used, and why."""
 
     matcher: str
     width: int
     height: int
     quality: Quality
     candidates: tuple[Matched, ...] = ()
+    refused: dict[str, str] = Field(default_factory=dict)
 
 
 _READS: TypeAdapter[list[Read]] = TypeAdapter(list[Read], config=ConfigDict(hide_input_in_errors=True))

@@ -163,8 +163,10 @@ class VisualWords:
         fullest_last = np.argsort(lengths, kind="stable")
         kept = fullest_last[np.cumsum(lengths[fullest_last]) <= _MOST_COMPARISONS]
         begins, lengths, signatures, point = begins[kept], lengths[kept], signatures[kept], point[kept]
-        lookup = np.repeat(np.arange(len(kept)), lengths)
-        descriptor = np.arange(len(lookup)) - np.repeat(np.cumsum(lengths) - lengths - begins, lengths)
+        # 32-bit indexes: what these lines cost is memory, written and read.
+        lookup = np.repeat(np.arange(len(kept), dtype=np.int32), lengths)
+        descriptor = np.arange(len(lookup), dtype=np.int32)
+        descriptor -= np.repeat((np.cumsum(lengths) - lengths - begins).astype(np.int32), lengths)
         differing = _ones(self.signatures[descriptor, 0] ^ signatures[lookup, 0])
         near = np.flatnonzero(differing <= _FURTHEST_OF_HALF)
         lookup, descriptor, differing = lookup[near], descriptor[near], differing[near]

@@ -15,6 +15,7 @@ from streams.sightings.calibration import (
     fit,
     halves,
     shown_by,
+    weaker_half,
 )
 from streams.sightings.thresholds import Calibration, read, shipped
 
@@ -166,6 +167,26 @@ def test_unknown_pictures_raise_the_confidence_to_act_from() -> None:
     strict = acting_confidence(first, second, model, precision=0.9, unknown=0.98)
     assert strict.confidence > relaxed.confidence
     assert strict.unknown.at_least >= 0.98 > relaxed.unknown.at_least
+
+
+def test_the_harder_half_is_what_is_promised() -> None:
+    """One of the halves has siblings that are mistaken for each other where one of them is not in the catalogue."""
+    known = answers(1200, seed=11, wrong=0.05)
+    in_second = {answer.group for answer in halves(known, "product")[1]}
+    missing = [
+        Answer(
+            one.file,
+            None,
+            tuple((name, score * (0.8 if one.group in in_second else 0.2)) for name, score in one.scores),
+            one.group,
+        )
+        for one in known
+    ]
+    given = [*known, *missing]
+    weaker = weaker_half(given, "product", precision=0.9, unknown=0.95)
+    for half in halves(given, "product"):
+        shown = shown_by(half, weaker.calibration, weaker.shown.confidence)
+        assert shown.right.at_least >= 0.9 and shown.unknown.at_least >= 0.95
 
 
 def test_too_few_pictures_promise_nothing() -> None:
