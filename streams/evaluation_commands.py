@@ -215,7 +215,8 @@ def calibrate(
     deadline_ms: DeadlineOption = 10_000,
 ) -> None:
     """Fit when a picture is acted on and when it is asked about, and say what that promises: fitted on one half of the pictures,
-    shown by the other, both ways round; the weaker one counts. Nothing is changed where the pictures do not show what is to be promised."""
+    shown by the other, both ways round, of which the weaker counts. Nothing is changed where the pictures do not show what is to
+    be promised."""
     wanted = _Wanted(precision, unknown_rate, leave_one_out=leave_one_out, own_offsets=own_offsets)
     made = with_parts(lambda parts: _calibrate(parts, manifest, catalogue, deadline_ms / 1000, wanted, keep=output is None))
     if output is not None:

@@ -24,6 +24,7 @@ SplitBy = Literal["product", "picture"]
 ENOUGH_OF_A_PRODUCT = 20
 """Pictures on which a product was the best candidate, before it gets an offset of its own."""
 
+_ROOM_FOR_ERRORS = 1.5  # times as many pictures as would show the precision without any error
 _LEFT_OUT_OF = 20  # right products that could be offered as choices, one is not: it would bring many wrong ones with it
 _STEPS = 40  # of the coverage, at which an acting confidence is looked for
 _ROUNDS = 50  # of Newton's method; it needs fewer than ten
@@ -148,22 +149,32 @@ def acting_confidence(
     shown by `held` with certainty `SURE`.
 
     Many confidences are tried, and the more are tried the likelier one of them looks good by luck. So the order in which they
-    are tried is fixed by the other half alone, from where that one is surest downwards, and the first that `held` does not show
-    ends the search: whatever is found then holds with the certainty of a single test. Raises TooLittleShown.
+    are tried is fixed without knowing what of `held` is right: downwards from the highest that the other half keeps and that
+    leaves enough of `held` to show it (where there is none, from where the other half is surest), and the first that `held` does
+    not show ends the search. Whatever is found then holds with the certainty of a single test. Raises TooLittleShown.
     """
     steps = _steps(fitted_on, calibration)
     on_own = [shown_by(fitted_on, calibration, act) for act in steps]
     if not on_own:
         raise TooLittleShown("No picture of a product of the catalogue was answered at all.")
     surest = max(range(len(on_own)), key=lambda place: (_spare(on_own[place], precision, unknown), place))
+    enough = _ROOM_FOR_ERRORS * needed_for(precision)
+    start = next(
+        (
+            place
+            for place, own in enumerate(on_own)
+            if own.keeps(precision, unknown) and shown_by(held, calibration, own.confidence).right.of >= enough
+        ),
+        surest,
+    )
     kept: Shown | None = None
-    for act in steps[surest:]:
+    for act in steps[start:]:
         shown = shown_by(held, calibration, act)
         if not shown.keeps(precision, unknown):
             break
         kept = shown
     if kept is None:
-        raise TooLittleShown(_why(shown_by(held, calibration, steps[surest]), precision, unknown))
+        raise TooLittleShown(_why(shown_by(held, calibration, steps[start]), precision, unknown))
     return kept
 
 

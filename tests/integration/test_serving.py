@@ -230,6 +230,29 @@ async def test_a_server_that_dies_is_back_with_its_models(two: Served) -> None:
     assert len(two.notes) == 1, "what was said is not said again"
 
 
+async def test_a_model_whose_process_dies_is_back_within_seconds(two: Served) -> None:
+    """tritonserver would leave it dead, and say that it is ready."""
+    server = psutil.Process(two.supervisor.status("triton").pid)
+    (stub,) = [each for each in server.children(recursive=True) if "slow" in " ".join(each.cmdline()) and "stub" in each.name()]
+    stub.kill()
+    async with asyncio.timeout(60):
+        while True:
+            with contextlib.suppress(InferenceServerException):
+                assert await two.ask(deadline_s=2) == 1
+                break
+            await asyncio.sleep(0.2)
+    assert psutil.Process(two.supervisor.status("triton").pid) != server
+
+
+async def test_who_is_unloaded_takes_nobody_along(two: Served) -> None:
+    server = two.supervisor.status("triton").pid
+    await two.client.unload_model("slow", headers={GRPC_CONTROL_HEADER: two.key})
+    await asyncio.sleep(1)
+    await two.client.load_model("slow", headers={GRPC_CONTROL_HEADER: two.key})
+    assert await two.ask() == 1
+    assert two.supervisor.status("triton").pid == server
+
+
 @pytest.fixture
 def collector() -> Iterator[tuple[str, list[bytes]]]:
     """An OTLP/HTTP endpoint and the bodies that were posted to it."""

@@ -10,11 +10,12 @@ from .geometry import Floats
 
 Floats32 = NDArray[np.float32]
 
-BLOCK = 16
-"""Pixels of the small catalogue picture."""
-_REACH = 4
+_BLOCKS = 8  # along the longer side
+_REACH = 4  # a block is looked for so many parts of itself further, each way
 _FEWEST_PIXELS = 200
-_LEAST_TEXTURE = 3.0
+_LEAST_PATTERN = 3.0  # standard deviations, of 255; what is more even has no pattern that could be found again
+_LEAST_COLOURS = 4.0
+_USUAL_COLOURS = 0.3
 _FURTHEST_CHROMA = 40.0
 _GROUND_BRIGHTNESS = 240  # of Lab's 255
 _GROUND_CHROMA = 6
@@ -25,23 +26,15 @@ _CENTRE = (0.2, 0.25)  # standard deviations, shares of width and height
 
 @dataclass(frozen=True)
 class Likeness:
-    """All that are no means are correlations, from -1 to 1.
-
-    `pattern`, `green_red` and `blue_yellow` over the whole picture. `blocks` is the mean of the blocks' brightness patterns, each
-    where it fits best within a few pixels; `best_blocks` that of the better three quarters, `worst_blocks` the lower quartile.
-    `hue_off` is the mean of the blocks' distances in colour, of 1; `worst_hue_off` the upper decile, less what the light does to
-    all of them. `visible` is the share of the product within the frame.
+    """`patterns` is the mean over all blocks of how their brightness correlates, each where it fits best within a few pixels, from
+    0 to 1; `colours` is how their colours do there, -1 to 1, over the blocks that have several. `hue_off` is the mean of the
+    blocks' distances in colour, of 1; `worst_hue_off` the upper decile, less what the light does to all of them.
     """
 
-    pattern: float = 0.0
-    green_red: float = 0.0
-    blue_yellow: float = 0.0
-    blocks: float = 0.0
-    best_blocks: float = 0.0
-    worst_blocks: float = 0.0
+    patterns: float = 0.0
+    colours: float = 0.0
     hue_off: float = 1.0
     worst_hue_off: float = 1.0
-    visible: float = 0.0
 
 
 def product_mask(colour: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -67,36 +60,36 @@ def likeness(
         np.ones(frame.shape[:2], np.uint8), back, (width, height), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
     )
     valid = mask & (inside > 0)
-    visible = float(valid.sum() / max(1, mask.sum()))
     if valid.sum() < _FEWEST_PIXELS:
-        return Likeness(visible=visible)
-    light = np.median((seen - catalogue)[valid], axis=0)
-    blocks, hues, hues_in_this_light = [], [], []
-    for top in range(0, height - BLOCK // 2, BLOCK):
-        for left in range(0, width - BLOCK // 2, BLOCK):
-            place = (slice(top, top + BLOCK), slice(left, left + BLOCK))
+        return Likeness()
+    light = np.median((seen - catalogue)[valid], axis=0)[1:]
+    block = max(height, width) // _BLOCKS
+    reach = block // _REACH
+    patterns, colours, hues, hues_in_this_light = [], [], [], []
+    for top in range(0, height - block // 2, block):
+        for left in range(0, width - block // 2, block):
+            place = (slice(top, top + block), slice(left, left + block))
             if valid[place].mean() < 0.7:
                 continue
-            block = catalogue[place]
-            off = seen[place][..., 1:].mean(axis=(0, 1)) - block[..., 1:].mean(axis=(0, 1))
-            hues.append(np.hypot(*off))
-            hues_in_this_light.append(np.hypot(*(off - light[1:])))
-            if block[..., 0].std() > _LEAST_TEXTURE:
-                around = seen[max(0, top - _REACH) : top + BLOCK + _REACH, max(0, left - _REACH) : left + BLOCK + _REACH, 0]
-                fits = cv2.matchTemplate(around, np.ascontiguousarray(block[..., 0]), cv2.TM_CCOEFF_NORMED)
-                blocks.append(max(0.0, float(fits.max())))
-    ordered = np.sort(blocks) if blocks else np.zeros(1)
-    pattern, green_red, blue_yellow = (_correlation(catalogue[..., axis][valid], seen[..., axis][valid]) for axis in range(3))
+            known = catalogue[place]
+            around = seen[max(0, top - reach) : top + block + reach, max(0, left - reach) : left + block + reach]
+            there = seen[place]
+            if known[..., 0].std() > _LEAST_PATTERN:
+                fits = cv2.matchTemplate(_brightness(around), _brightness(known), cv2.TM_CCOEFF_NORMED)
+                _, best, _, (x, y) = cv2.minMaxLoc(fits)
+                patterns.append(max(0.0, best))
+                there = around[y : y + known.shape[0], x : x + known.shape[1]]
+            off = there[..., 1:].mean(axis=(0, 1)) - known[..., 1:].mean(axis=(0, 1))
+            hues.append(float(np.hypot(*off)))
+            hues_in_this_light.append(float(np.hypot(*(off - light))))
+            contrast = known[..., 1:] - known[..., 1:].mean(axis=(0, 1))
+            if contrast.std() > _LEAST_COLOURS:
+                colours.append(_correlation(contrast, there[..., 1:] - there[..., 1:].mean(axis=(0, 1))))
     return Likeness(
-        pattern=pattern,
-        green_red=green_red,
-        blue_yellow=blue_yellow,
-        blocks=float(ordered.mean()),
-        best_blocks=float(ordered[len(ordered) // 4 :].mean()),
-        worst_blocks=float(np.quantile(ordered, 0.25)),
+        patterns=float(np.mean(patterns)) if patterns else 0.0,
+        colours=float(np.mean(colours)) if colours else _USUAL_COLOURS,
         hue_off=float(np.minimum(hues, _FURTHEST_CHROMA).mean() / _FURTHEST_CHROMA) if hues else 1.0,
         worst_hue_off=min(1.0, float(np.quantile(hues_in_this_light, 0.9)) / _FURTHEST_CHROMA) if hues else 1.0,
-        visible=visible,
     )
 
 
@@ -124,6 +117,10 @@ def _histogram(colour: NDArray[np.uint8], weights: Floats) -> NDArray[np.float32
     return np.asarray(np.sqrt(smooth / max(float(smooth.sum()), 1e-9)), np.float32)
 
 
-def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    one, other = one - one.mean(), other - other.mean()
+def _brightness(lab: Floats32) -> Floats32:
+    return np.ascontiguousarray(lab[..., 0])
+
+
+def _correlation(one: Floats32, other: Floats32) -> float:
+    """Of what has a mean of 0."""
     return float((one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum() + 1e-6))

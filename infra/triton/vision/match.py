@@ -37,7 +37,6 @@ _LEAST_LIKENESS = 0.7
 _SLACK = 0.02
 _MOST_PAIRS = 150
 _CENTRE = 0.3  # standard deviation, share of width and height
-_SIMILAR = 0.75
 _CELLS = 6
 
 Floats = NDArray[np.float32]
@@ -74,34 +73,24 @@ class Reference:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What speaks for one picture. All but the first are defined only where it was found in the frame, and 0 elsewhere.
+    """What speaks for one picture: `votes`, a logarithm, and `colours`, of 1, of the whole frame. The rest is 0 where the picture
+    was not found in it.
 
-    votes: logarithm, and `colours`: of 1, for the whole frame. found: 1 or 0. inliers, votes_inside, central_votes, strong:
-    logarithms of sums over the points that agree. cover: logarithm of how many of the picture's squares they lie in (a sixth of
-    its longer side each way). share: of the pairs that agree; dense: of the picture's points. off_centre: distance of the
-    product's middle from the frame's. The rest is `appearance.Likeness`.
+    cover: logarithm of how many of the picture's squares have points that agree (a sixth of its longer side each way). share: of
+    the pairs that agree; dense: of the picture's points. off_centre: distance of the product's middle from the frame's.
+    block_patterns, block_colours, hue_off, worst_hue_off: see `appearance.Likeness`.
     """
 
     votes: float = 0.0
     colours: float = 0.0
-    found: float = 0.0
-    inliers: float = 0.0
-    votes_inside: float = 0.0
-    central_votes: float = 0.0
-    strong: float = 0.0
     cover: float = 0.0
     share: float = 0.0
     dense: float = 0.0
     off_centre: float = 0.0
-    pattern: float = 0.0
-    green_red: float = 0.0
-    blue_yellow: float = 0.0
-    blocks: float = 0.0
-    best_blocks: float = 0.0
-    worst_blocks: float = 0.0
+    block_patterns: float = 0.0
+    block_colours: float = 0.0
     hue_off: float = 0.0
     worst_hue_off: float = 0.0
-    visible: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,16 +199,14 @@ def look(
         cells = np.unique((there[alignment.inliers, :2] / reference.side * _CELLS).astype(np.int64), axis=0)
         evidence = Evidence(
             **known,
-            found=1.0,
-            inliers=math.log1p(len(inside)),
-            votes_inside=math.log1p(5 * float(votes[position][inside].sum())),
-            central_votes=math.log1p(5 * float((votes[position] * centre)[inside].sum())),
-            strong=math.log1p(5 * float(np.maximum(0, likest[position][inside] - _SIMILAR).sum())),
             cover=math.log1p(len(cells)),
             share=float(alignment.inliers.mean()),
             dense=len(inside) / max(1, len(reference.features.points)),
             off_centre=min(1.0, float(np.hypot(middle[0] / frame.size[0] - 0.5, middle[1] / frame.size[1] - 0.5))),
-            **vars(alike),
+            block_patterns=alike.patterns,
+            block_colours=alike.colours,
+            hue_off=alike.hue_off,
+            worst_hue_off=alike.worst_hue_off,
         )
         found.append(Found(reference, evidence, np.array(outline), frame.points[inside, :2]))
     return found

@@ -15,6 +15,7 @@ import numpy
 import triton_python_backend_utils as triton  # type: ignore[import-not-found]
 
 from .frames import Picture, UnreadableFrame
+from .guardian import Guardian
 from .options import NUMBER, Deadline, OptionsRefused, parse
 from .turns import Turns
 
@@ -58,7 +59,11 @@ class FrameModel:
             reason: self._shed_family.Metric(labels={"model": self.name, "reason": reason}) for reason in ("cancelled", "late")
         }
         self._turns = Turns()
+        self._guardian = Guardian()
         self.load({name: value["string_value"] for name, value in parameters.items()})
+
+    def finalize(self) -> None:
+        self._guardian.dismiss()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self._respond(request) for request in requests]

@@ -177,7 +177,7 @@ def test_the_harder_half_is_what_is_promised() -> None:
         Answer(
             one.file,
             None,
-            tuple((name, score * (0.8 if one.group in in_second else 0.2)) for name, score in one.scores),
+            tuple((name, score * (0.6 if one.group in in_second else 0.2)) for name, score in one.scores),
             one.group,
         )
         for one in known
