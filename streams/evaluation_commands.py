@@ -251,7 +251,7 @@ class _Calibrated:
 
 
 _ASKING_IS_WORTHWHILE = 0.7
-"""Of what is asked, so often the right one is among the choices."""
+"""Of what is asked, so often the right one is among the choices; also of pictures that show nothing of the catalogue."""
 
 
 async def _calibrate(
@@ -340,11 +340,8 @@ def _fitted(
     except (TooLittleShown, ValueError) as error:
         raise Misconfigured(f"Nothing is promised, and nothing was changed. {error}") from error
     calibration, shown = fitted.calibration, fitted.shown
-    # Whoever is asked without a product of the catalogue in view is asked in vain; how often that happens, the pictures that were
-    # made by leaving products out do not tell.
-    asking = [answer for answer in fitted.fitted_on if answer.product or answer.group == answer.file]
-    choice = choosing_confidence(asking, calibration, shown.confidence)
-    ask = asking_confidence(asking, calibration, shown.confidence, choice, worthwhile=_ASKING_IS_WORTHWHILE)
+    choice = choosing_confidence(fitted.fitted_on, calibration, shown.confidence)
+    ask = asking_confidence(fitted.fitted_on, calibration, shown.confidence, choice, worthwhile=_ASKING_IS_WORTHWHILE)
     base = thresholds.shipped()
     matcher = snapshot.matcher or base.matcher
     made = calibrated(base, matcher, calibration, shown, ask=ask, choice=choice, measured_on=measured_on)

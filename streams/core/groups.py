@@ -28,7 +28,7 @@ _AT_ONCE = 64
 # A group begins no sooner than three times as long after the one before as that one took: two thirds of the time are for others
 # to gather, and the busier the machine, the larger the groups. Who comes alone does not wait.
 _PACE = 3
-_PAUSE_AT_MOST_S = 0.1
+_PAUSE_AT_MOST_S = 0.04
 
 
 class _RunAlone(Exception):

@@ -248,11 +248,16 @@ def calibrated(
             "matcher": matcher,
             "calibration": calibration,
             "act": shown.confidence,
-            "ask": min(ask, shown.confidence),
-            "choice": min(choice, ask, shown.confidence),
+            "ask": min(_down(ask), shown.confidence),
+            "choice": min(_down(choice), _down(ask), shown.confidence),
             "promise": promise,
         }
     )
+
+
+def _down(confidence: float) -> float:
+    """To four digits, and not above: what had this confidence still has it."""
+    return math.floor(confidence * 1e4) / 1e4
 
 
 def _readable(value: float) -> float:
@@ -289,7 +294,7 @@ def _steps(answers: Sequence[Answer], calibration: Calibration) -> list[float]:
         (value for answer in answers if answer.product and (value := answer.confidence(calibration)) > 0), reverse=True
     )
     places = {max(0, round(len(values) * step / _STEPS) - 1) for step in range(1, _STEPS + 1)}
-    return sorted({values[place] for place in places}, reverse=True) if values else []
+    return sorted({_down(values[place]) for place in places}, reverse=True) if values else []
 
 
 def _why(shown: Shown, precision: float, unknown: float | None) -> str:
