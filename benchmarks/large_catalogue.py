@@ -10,18 +10,19 @@ import hashlib
 import json
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from rich.progress import track
 
-from benchmarks.distractors import Material, Picture, draw
 from infra.triton.vision import extract
 from infra.triton.vision.parameters import PARAMETERS
 
 _PART = 250
+Picture = NDArray[np.uint8]
 
 
 def read(path: Path) -> Picture:
@@ -38,6 +39,9 @@ def make(dataset: Path, directory: Path, products: int) -> str:
     place = directory / name
     if (place / "manifest.json").exists():
         return name
+    # What draws is not installed where the models run.
+    from benchmarks.distractors import Material, draw
+
     real = sorted((dataset / "catalogue").glob("*.jpg"))
     material = Material(
         photos=[read(path) for path in sorted((dataset / "train").glob("*/*.jpg"))[::10]],
@@ -45,7 +49,10 @@ def make(dataset: Path, directory: Path, products: int) -> str:
     )
     place.mkdir(parents=True, exist_ok=True)
     parts = [range(start, min(start + _PART, products - len(real))) for start in range(0, products - len(real), _PART)]
-    generated = [_part(place / f"part-{part.start}", part, material) for part in track(parts, "generated products")]
+    generated = [
+        _part(place / f"part-{part.start}", part, lambda number: draw(number, material))
+        for part in track(parts, "generated products")
+    ]
     entries = [(path.stem, extract.of_catalogue_picture(read(path)).to_bytes()) for path in real]
     entries += [(f"generated-{number}", blob) for part in generated for number, blob in part]
     _write(place, entries)
@@ -54,10 +61,10 @@ def make(dataset: Path, directory: Path, products: int) -> str:
     return name
 
 
-def _part(path: Path, numbers: range, material: Material) -> list[tuple[int, bytes]]:
+def _part(path: Path, numbers: range, drawn: Callable[[int], Picture]) -> list[tuple[int, bytes]]:
     """Numbers and features; kept in `path` until all parts are there."""
     if not path.exists():
-        blobs = list(_extracted(numbers, material))
+        blobs = list(_extracted(numbers, drawn))
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
             pickle.dump(blobs, file)
@@ -67,12 +74,12 @@ def _part(path: Path, numbers: range, material: Material) -> list[tuple[int, byt
     return stored
 
 
-def _extracted(numbers: range, material: Material) -> Iterator[tuple[int, bytes]]:
+def _extracted(numbers: range, drawn: Callable[[int], Picture]) -> Iterator[tuple[int, bytes]]:
     for number in numbers:
         # One that has too little on it to be recognised by is drawn again.
         for attempt in range(10):
             try:
-                yield number, extract.of_catalogue_picture(draw(number + attempt * 1_000_000, material)).to_bytes()
+                yield number, extract.of_catalogue_picture(drawn(number + attempt * 1_000_000)).to_bytes()
                 break
             except extract.UselessPicture:
                 continue

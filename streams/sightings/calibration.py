@@ -24,7 +24,6 @@ SplitBy = Literal["product", "picture"]
 ENOUGH_OF_A_PRODUCT = 20
 """Pictures on which a product was the best candidate, before it gets an offset of its own."""
 
-_ROOM_FOR_ERRORS = 1.5  # times as many pictures as would show the precision without any error
 _LEFT_OUT_OF = 20  # right products that could be offered as choices, one is not: it would bring many wrong ones with it
 _STEPS = 40  # of the coverage, at which an acting confidence is looked for
 _ROUNDS = 50  # of Newton's method; it needs fewer than ten
@@ -158,7 +157,7 @@ def acting_confidence(
     if not on_own:
         raise TooLittleShown("No picture of a product of the catalogue was answered at all.")
     surest = max(range(len(on_own)), key=lambda place: (_spare(on_own[place], precision, unknown), place))
-    enough = _ROOM_FOR_ERRORS * needed_for(precision)
+    enough = needed_for(precision)
     start = next(
         (
             place

@@ -26,9 +26,9 @@ _CENTRE = (0.2, 0.25)  # standard deviations, shares of width and height
 
 @dataclass(frozen=True)
 class Likeness:
-    """`patterns` is the mean over all blocks of how their brightness correlates, each where it fits best within a few pixels, from
-    0 to 1; `colours` is how their colours do there, -1 to 1, over the blocks that have several. `hue_off` is the mean of the
-    blocks' distances in colour, of 1; `worst_hue_off` the upper decile, less what the light does to all of them.
+    """`patterns` is the mean over all blocks of how their brightness correlates, each where it fits best within a few pixels,
+    from 0 to 1; `colours` is how their colours do there, -1 to 1, over the blocks that have several. `hue_off` is the mean of
+    the blocks' distances in colour, of 1; `worst_hue_off` the upper decile, less what the light does to all of them.
     """
 
     patterns: float = 0.0

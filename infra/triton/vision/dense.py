@@ -5,7 +5,7 @@ torch is imported by whoever passes it (see `for_gpu`). In half precision the de
 numbers up to 255, divided by 512.
 
 A catalogue of P pictures takes P × M × 128 × 2 bytes there (10^5 pictures of 400 points: 10 GB), a frame of N points briefly
-N × (P + what one product writes, see `_MOST_PRODUCTS`) × 2 bytes more.
+N × (P + what one product writes, see `MOST_PRODUCTS`) × 2 bytes more.
 """
 
 from collections.abc import Iterable
@@ -17,13 +17,17 @@ from numpy.typing import NDArray
 from .features import DESCRIPTOR_LENGTH, Features
 from .index import FirstStage
 from .snapshots import Snapshot
+from .words import centrality
+
+POINTS_PER_FRAME = 512
+"""The ones nearest to the middle. What this costs is memory written and read: N × P × M numbers."""
 
 UNIT = 512
 """Descriptors are uint8; divided by this they have length 1."""
 
 _LIKENESS = 0.86
 """A cosine. Points that have nothing in common reach it hardly ever, the same point of the same print mostly."""
-_MOST_PRODUCTS = {"cpu": 1 << 24, "cuda": 1 << 30}
+MOST_PRODUCTS = {"cpu": 1 << 24, "cuda": 1 << 30}
 """Dot products that are computed at once, by kind of device."""
 
 
@@ -57,23 +61,25 @@ class DenseMatcher(FirstStage):
         return cls.of(pictures, library=library, device=device)
 
     def shortlist(self, features: Features, k: int) -> list[int]:
-        scores = self.scores(features.descriptors)
+        weight = centrality(features)
+        nearest = np.argsort(-weight, kind="stable")[:POINTS_PER_FRAME]
+        scores = self.scores(features.descriptors[nearest], weight[nearest])
         best = np.argsort(-scores, kind="stable")[:k]
         return [int(index) for index in best if scores[index] > 0]
 
-    def scores(self, descriptors: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def scores(self, descriptors: NDArray[np.uint8], weight: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """[P]. For each picture the sum, over the frame's points that are like one of the picture's, of how like they are,
-        counted the more the fewer pictures have such a point."""
+        counted the more the fewer pictures have such a point, and by the point's `weight` [N]."""
         if not len(descriptors) or not len(self._references):
             return np.zeros(len(self._references), np.float32)
-        scores = self._scores(self._frame(descriptors))
+        scores = self._scores(self._frame(descriptors), np.ones(len(descriptors), np.float32) if weight is None else weight)
         return np.asarray(scores if self._library is np else scores.cpu().numpy(), np.float32)
 
     def likeness(self, frame: Any) -> Any:
         """[N, P]: the cosine of each of the frame's points (`frame` [N, 128], of unit length) with each picture's likest."""
         library = self._library
         count, most = self._references.shape[:2]
-        together = max(1, _MOST_PRODUCTS.get(self._device.partition(":")[0], 1 << 24) // (len(frame) * most))
+        together = max(1, MOST_PRODUCTS.get(self._device.partition(":")[0], 1 << 24) // (len(frame) * most))
         parts = []
         for start in range(0, count, together):
             part = self._references[start : start + together]
@@ -86,16 +92,17 @@ class DenseMatcher(FirstStage):
             return descriptors.astype(np.float32) / UNIT
         return self._library.tensor(descriptors, device=self._device).to(self._references.dtype) / UNIT
 
-    def _scores(self, frame: Any) -> Any:
+    def _scores(self, frame: Any, weight: NDArray[np.float32]) -> Any:
         library = self._library
         likeness = self.likeness(frame)
         like = likeness > _LIKENESS
         shared_by = library.clip(library.sum(like, axis=1), 1, None)
         rarity = library.log((len(self._references) + 1) / shared_by) ** 2
-        weight = library.where(like, likeness - _LIKENESS, library.zeros_like(likeness))
+        beyond = library.where(like, likeness - _LIKENESS, library.zeros_like(likeness))
         if library is np:
-            return rarity @ weight
-        return rarity.to(library.float32) @ weight.to(library.float32)
+            return (rarity * weight) @ beyond
+        weights = library.tensor(weight, device=self._device)
+        return (rarity.to(library.float32) * weights) @ beyond.to(library.float32)
 
 
 def for_gpu(snapshot: Snapshot, device: str = "cuda") -> DenseMatcher:

@@ -27,25 +27,25 @@ POINTS_PER_PICTURE = 500
 """The largest ones of each picture: a product in a frame is smaller than in its catalogue picture, and its large points stay."""
 
 _HALF = DESCRIPTOR_LENGTH // 2
-_DESCRIPTORS_PER_CELL = 64
+_DESCRIPTORS_PER_CELL = 16
 _MOST_CENTRES = 512
 _ROUNDS = 8
 _BATCH = 1 << 16
 
 # How a frame's descriptor looks around.
 _NEAREST_CENTRES = 8
-_CELLS = 8
-_FURTHEST = 44  # of 128 signs; descriptors that have nothing in common differ in 64 ± 6
-_FURTHEST_OF_HALF = 28  # of the first 64: what differs more is put aside before the second half is looked at
-_SPREAD = 32.0
-_MOST_COMPARISONS = 3_000_000
+_CELLS = 16
+_FURTHEST = 48  # of 128 signs; descriptors that have nothing in common differ in 64 ± 6
+_FURTHEST_OF_HALF = 30  # of the first 64: what differs more is put aside before the second half is looked at
+_SPREAD = 36.0
+_MOST_COMPARISONS = 1_500_000
 """For one frame. The fullest cells are left out where there would be more: they hold what every package has."""
 
 # How votes come together.
 _ASKED = 300
 _TURNS = 12  # bins of 30°
 _PLACE = 0.5  # bins of half the picture's size
-_VOTES_WITHOUT_PLACE = 0.3
+_VOTES_WITHOUT_PLACE = 0.6
 _CENTRE = 0.3  # standard deviation, share of width and height: the wearer looks at the product
 
 
@@ -142,7 +142,7 @@ class VisualWords:
         if not len(self.pictures) or not len(features.points):
             return np.zeros(len(self.sizes))
         point, descriptor, weight = self._votes(features.descriptors)
-        weight *= _centrality(features)[point]
+        weight *= centrality(features)[point]
         picture = self.pictures[descriptor]
         votes = np.bincount(picture, weights=weight, minlength=len(self.sizes))
         asked = np.argsort(-votes, kind="stable")[:_ASKED]
@@ -181,7 +181,7 @@ class VisualWords:
         shared_by = np.bincount(point, minlength=len(raw))
         rarity = np.log((len(self.sizes) + 1) / np.maximum(shared_by, 1)) ** 2
         weight = np.exp(-((differing / _SPREAD) ** 2)) * rarity[point]
-        return point, descriptor, weight.astype(np.float32)
+        return point, descriptor.astype(np.int64), np.asarray(weight, np.float32)
 
     def _cells(self, descriptors: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64]]:
         """The nearest cells of each descriptor: the cell, the descriptor's signature there, the descriptor's index."""
@@ -239,6 +239,12 @@ class VisualWords:
         return best
 
 
+def centrality(frame: Features) -> NDArray[np.float32]:
+    """[N]: 1 in the middle of the frame, less towards its border."""
+    off = frame.points[:, :2] / np.array(frame.size, np.float32) - 0.5
+    return np.asarray(np.exp(-((off / _CENTRE) ** 2).sum(axis=1) / 2), np.float32)
+
+
 _HALVES = (slice(0, _HALF), slice(_HALF, DESCRIPTOR_LENGTH))
 _ONES_OF_16_BITS = np.array([number.bit_count() for number in range(1 << 16)], np.uint8)
 
@@ -254,12 +260,6 @@ def _ones(words: NDArray[np.uint64]) -> NDArray[np.uint8]:
     return counted
 
 
-def _centrality(frame: Features) -> NDArray[np.float32]:
-    """[N]: 1 in the middle of the frame, less towards its border."""
-    off = frame.points[:, :2] / np.array(frame.size, np.float32) - 0.5
-    return np.asarray(np.exp(-((off / _CENTRE) ** 2).sum(axis=1) / 2), np.float32)
-
-
 def _centre_count(descriptors: int) -> int:
     """A power of two, such that a cell holds `_DESCRIPTORS_PER_CELL` on average."""
     cells = max(descriptors / _DESCRIPTORS_PER_CELL, 1)
@@ -273,7 +273,7 @@ def _largest(picture: Features) -> NDArray[np.int64]:
 
 
 def _trained_centres(snapshot: Snapshot, count: int, random: np.random.Generator) -> NDArray[np.float32]:
-    each = -(-max(20_000, 200 * count) // max(len(snapshot), 1))
+    each = -(-max(4_000, 200 * count) // max(len(snapshot), 1))
     samples = []
     for index in range(len(snapshot)):
         descriptors = snapshot.features(index).descriptors

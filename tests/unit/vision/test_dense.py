@@ -29,7 +29,9 @@ def random() -> np.random.Generator:
     return np.random.default_rng(12)
 
 
-def one_by_one(frame: np.ndarray[Any, Any], pictures: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+def one_by_one(
+    frame: np.ndarray[Any, Any], weight: np.ndarray[Any, Any], pictures: list[np.ndarray[Any, Any]]
+) -> np.ndarray[Any, Any]:
     """The same score, in the words of its definition."""
     likest = np.zeros((len(frame), len(pictures)))
     for point, descriptor in enumerate(frame.astype(np.float64)):
@@ -39,11 +41,11 @@ def one_by_one(frame: np.ndarray[Any, Any], pictures: list[np.ndarray[Any, Any]]
                     max(float(descriptor @ reference) for reference in references.astype(np.float64)) / UNIT**2
                 )
     scores = np.zeros(len(pictures))
-    for row in likest:
+    for row, counts in zip(likest, weight, strict=True):
         pictures_alike = int((row > dense._LIKENESS).sum())
         for number, likeness in enumerate(row):
             if likeness > dense._LIKENESS:
-                scores[number] += (likeness - dense._LIKENESS) * np.log((len(pictures) + 1) / pictures_alike) ** 2
+                scores[number] += counts * (likeness - dense._LIKENESS) * np.log((len(pictures) + 1) / pictures_alike) ** 2
     return scores
 
 
@@ -51,14 +53,15 @@ def one_by_one(frame: np.ndarray[Any, Any], pictures: list[np.ndarray[Any, Any]]
 def test_scores_are_those_of_a_loop(
     library: Any, random: np.random.Generator, monkeypatch: pytest.MonkeyPatch, products_at_once: int
 ) -> None:
-    monkeypatch.setitem(dense._MOST_PRODUCTS, "cpu", products_at_once)
+    monkeypatch.setitem(dense.MOST_PRODUCTS, "cpu", products_at_once)
     pictures = [picture(random, count) for count in (7, 0, 12, 12, 3)]
     frame = frame_of(pictures[2], random, others=9)
     matcher = DenseMatcher.of([each.descriptors for each in pictures], library=library)
-    expected = one_by_one(frame.descriptors, [each.descriptors for each in pictures])
+    weight = random.uniform(0, 1, len(frame.descriptors)).astype(np.float32)
+    expected = one_by_one(frame.descriptors, weight, [each.descriptors for each in pictures])
     assert expected[2] > 0
     tolerance = 1e-4 if library is np else 2e-2
-    np.testing.assert_allclose(matcher.scores(frame.descriptors), expected, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(matcher.scores(frame.descriptors, weight), expected, rtol=tolerance, atol=tolerance)
 
 
 def test_what_a_frame_shows_comes_first(tmp_path: Path, library: Any, random: np.random.Generator) -> None:

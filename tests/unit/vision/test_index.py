@@ -25,7 +25,7 @@ def random() -> np.random.Generator:
 
 @pytest.fixture
 def pictures(random: np.random.Generator) -> list[Features]:
-    return [picture(random) for _ in range(300)]
+    return [picture(random) for _ in range(120)]
 
 
 @pytest.fixture
