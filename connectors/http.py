@@ -121,7 +121,7 @@ class Answer:
             return min(float(text), _DAY_S)
         try:
             moment = parsedate_to_datetime(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return min(max(0.0, (moment - datetime.now(UTC)).total_seconds()), _DAY_S)
@@ -170,7 +170,7 @@ class HttpClient:
                     use_dns_cache=False,
                     ssl=self._tls or _public_tls(),
                     limit=self._max_connections,
-                    keepalive_timeout=5.0,
+                    keepalive_timeout=4.0,  # before servers that keep them for five seconds hang up
                 ),
                 # A proxy from the environment would do the dialling, out of the guard's sight.
                 trust_env=False,
@@ -290,7 +290,7 @@ class HttpClient:
                 body = await self._read(response)
         except aiohttp.InvalidURL:
             raise Rejected("endpoint-address-refused", f"{target.host} is no host's name or address.") from None
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # of which TimeoutError is one
             what = f"{target.host}: {_in_words(error)}"
             if progress.sent:
                 raise OutcomeUnknown(f"No complete answer from {what}.") from None
@@ -341,10 +341,20 @@ class _AskedToWait(Exception):
         self.answer = answer
 
 
+_WORDS: tuple[tuple[type[Exception], str], ...] = (
+    (TimeoutError, "it took too long"),
+    (aiohttp.ClientConnectorDNSError, "its name does not resolve"),
+    (aiohttp.ClientSSLError, "it is not vouched for by a certificate we trust"),
+    (aiohttp.ClientConnectorError, "it does not take connections"),
+    (aiohttp.ClientResponseError, "what it says is no HTTP"),
+    (aiohttp.ClientPayloadError, "it hung up halfway"),
+    (aiohttp.ServerDisconnectedError, "it hung up"),
+)
+
+
 def _in_words(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "it took too long"
-    return str(error) or type(error).__name__
+    """Ours alone: aiohttp's quote the whole address, with what is secret in it, and what the other side has said."""
+    return next((words for kind, words in _WORDS if isinstance(error, kind)), type(error).__name__)
 
 
 async def _resolve(host: str, port: int) -> Sequence[str]:
@@ -385,6 +395,8 @@ class _GuardedResolver(AbstractResolver):
         try:
             address = ip_address(host)
         except ValueError:
+            if ":" in host or host.replace(".", "").isdigit():
+                raise Rejected("endpoint-address-refused", f"{host} is neither a name nor a whole address.") from None
             return
         self._check(host, [address])
 

@@ -69,7 +69,6 @@ class Elements(Shape):
 
     expires_on: date | None = Field(default=None, strict=False)
     batch: str | None = Field(default=None, max_length=20)
-    serial: str | None = Field(default=None, max_length=20)
     weight: Measure | None = None
     price: PositiveMoney | None = None
 

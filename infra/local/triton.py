@@ -100,7 +100,8 @@ class Triton:
         )
         return ProcessSpec(
             name=self.name,
-            argv=[str(self._server / "bin" / "tritonserver"), *options],
+            # What it shares with its models' processes has the last frame in it: for this user's eyes only.
+            argv=["/bin/sh", "-c", 'umask 077 && exec "$0" "$@"', str(self._server / "bin" / "tritonserver"), *options],
             log_file=self._log_file,
             # From here the models import `vision`: this tritonserver passes over PYTHONPATH.
             working_directory=server.TRITON,

@@ -107,9 +107,13 @@ class GroupCommit:
 
     async def _lead(self) -> None:
         while self._waiting:
-            await asyncio.sleep(max(0.0, self._next_at - monotonic()))
+            if len(self._waiting) < _AT_ONCE:
+                await asyncio.sleep(max(0.0, self._next_at - monotonic()))
             began = monotonic()
+            self._waiting = [member for member in self._waiting if not member.turn.cancelled()]
             group, self._waiting = self._waiting[:_AT_ONCE], self._waiting[_AT_ONCE:]
+            if not group:
+                continue
             try:
                 await self._commit(group)
             except Exception as error:

@@ -12,7 +12,6 @@ from typing import Any
 from weakref import WeakSet
 
 import psycopg
-from psycopg.pq import TransactionStatus
 from psycopg.rows import namedtuple_row
 from sqlalchemy import Connection, Engine, Executable, event
 from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
@@ -67,8 +66,8 @@ class Statement:
     def later(self, connection: AsyncConnection, **given: object) -> None:
         """Run it before anything else that is asked of the connection from now on. What it raises is raised there. For engines
         that `keep_order`."""
-        if connection.engine.sync_engine not in _keeping:
-            raise RuntimeError("nobody would send what waits on a connection of this engine")
+        if connection.engine.sync_engine not in _keeping or not connection.in_transaction():
+            raise RuntimeError("nobody would send what waits on this connection")
         _line(_sync(connection)).waiting.append(self.with_values(**given))
 
     def with_values(self, **given: Any) -> "Sendable":
@@ -115,10 +114,10 @@ class _Line:
         while len(self.cursors) < len(everything):
             self.cursors.append(self.driver.cursor(row_factory=namedtuple_row))
         used = self.cursors[: len(everything)]
-        if len(everything) == 1 and self.driver.info.transaction_status is not TransactionStatus.IDLE:
+        if len(everything) == 1:
             await used[0].execute(*everything[0])
         else:
-            async with self.driver.pipeline():  # with the BEGIN, where there was none
+            async with self.driver.pipeline():
                 for cursor, (sql, parameters) in zip(used, everything, strict=True):
                     await cursor.execute(sql, parameters)
         return used[len(everything) - len(sendables) :]
@@ -172,6 +171,8 @@ def _send_waiting(connection: Connection) -> None:
     try:
         await_only(line.send([]))
     except psycopg.Error as error:
+        if line.driver.closed:
+            connection.invalidate()
         raise _translated(error) from error
 
 

@@ -2,13 +2,15 @@
 lines of text that were read, the price's parts, and what was decided. For the user's own pictures, where the user asks for it."""
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
 from schemas.recognition import Code, Condition, Point, PriceTag
-from streams.sightings import drawing
+from streams.sightings import drawing, payee_codes
+from streams.sightings.payee_codes import PayersCode
 from streams.sightings.triton import Line, Matched
 
 _SMALLEST, _LARGEST = 900, 1600  # pixels of the longer side: smaller pictures are enlarged, so that labels do not cover them
@@ -43,7 +45,14 @@ def annotated(explained: Explained) -> Image.Image:
     def scaled(corners: Sequence[Point]) -> list[Point]:
         return [(x * scale, y * scale) for x, y in corners]
 
+    for code in explained.codes:
+        if isinstance(code, PayersCode):
+            # Whoever has the picture could scan it, and pay with it.
+            draw.polygon(_widened(scaled(code.corners)), fill=drawing.INK)
     for line in explained.lines:
+        if payee_codes.is_payers_code(re.sub("[^0-9]", "", line.text)):
+            draw.polygon(_widened(scaled(line.corners)), fill=drawing.INK)
+            continue
         draw.polygon(scaled(line.corners), outline=drawing.BLUE, width=max(1, stroke // 2))
         drawing.label(draw, scaled(line.corners)[0], line.text, drawing.BLUE, max(10, text_size * 3 // 4))
     for place, (match, title) in reversed(list(enumerate(explained.matched[:_OUTLINES]))):
@@ -61,6 +70,12 @@ def annotated(explained: Explained) -> Image.Image:
         drawing.outline(draw, corners, drawing.RED, stroke)
         drawing.label(draw, corners[3], " · ".join(parts_of(explained.price_tag)), drawing.RED, text_size)
     return _with_sentences(picture, explained.sentences, text_size)
+
+
+def _widened(corners: Sequence[Point]) -> list[Point]:
+    """From the middle, so that nothing of what is to be covered looks out."""
+    x, y = (sum(values) / len(corners) for values in zip(*corners, strict=True))
+    return [(x + 1.3 * (a - x), y + 1.3 * (b - y)) for a, b in corners]
 
 
 def said_of(code: Code) -> str:

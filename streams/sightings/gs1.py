@@ -150,7 +150,6 @@ def _elements(values: Mapping[str, str], currency: str | None) -> Elements | Non
     said = Elements(
         expires_on=min(dates, default=None),
         batch=values.get("10"),
-        serial=values.get("21"),
         weight=_weight(values),
         price=_price(values, currency),
     )

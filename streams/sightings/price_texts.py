@@ -186,6 +186,10 @@ def _any(words: Mapping[str, object] | list[str]) -> str:
     return f"(?:{'|'.join(patterns)})"
 
 
+# 100 % juice and 12.5 % vol. are no prices.
+_SHARE = re.compile(r"\s?[%‰°]")
+
+
 def read_line(text: str, ways: Habits) -> Content:
     """What the line says. Never fails: what is not understood is left out."""
     words, folded = _words(), fold(text[:_LONGEST])
@@ -193,7 +197,11 @@ def read_line(text: str, ways: Habits) -> Content:
     several, paid_for, rest = _several(rest)
     unit_prices, rest = _unit_prices(rest, ways)
     goods, if_litres, rest = _goods(rest)
-    plain = [amount for match in words.amount.finditer(rest) if (amount := _amount(match, ways))]
+    plain = [
+        amount
+        for match in words.amount.finditer(rest)
+        if not _SHARE.match(rest, match.end()) and (amount := _amount(match, ways))
+    ]
     parts = [(match.span(), words.part_of[match.group()]) for match in words.parts.finditer(rest)] or _misread(rest)
     amounts = tuple(unit_prices) + tuple(_with_part(amount, plain, parts) for amount in plain)
     pieces = None

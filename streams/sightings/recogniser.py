@@ -129,6 +129,7 @@ class Recogniser:
     def __init__(self, models: Models, catalogues: CatalogueView | None = None) -> None:
         self._models = models
         self._catalogues: CatalogueView = catalogues or NoCatalogues()
+        self._refused: set[tuple[str, str]] = set()
 
     async def look(self, frame: bytes, what: Frame, time_s: float, *, region: str | None = None, explain: bool = False) -> Look:
         """The answer, in `time_s` at the latest. `region`: where the glasses are, ISO 3166. Raises Unreadable; whatever else
@@ -174,7 +175,9 @@ class Recogniser:
         asked = self._models.match(asking.frame, asking.left(), names, explain=asking.explain)
         answer = await _timed(asking, "match", asked)
         for name, why in answer.result.refused.items():
-            log.warning("nothing of the snapshot %s is recognised: %s", name, why)
+            if (name, why) not in self._refused:  # once: it would come with every frame
+                self._refused.add((name, why))
+                log.warning("nothing of the snapshot %s is recognised: %s", name, why)
         merchants = {snapshot.name: snapshot.merchant_id for snapshot in asking.snapshots.values()}
         own = {(merchants[one.snapshot], one.product_id) for one in answer.result.candidates if one.snapshot in merchants}
         products = await self._find(asking, own=own) if own else ()

@@ -92,6 +92,12 @@ async def test_what_waits_is_dropped_with_its_transaction(database: Database) ->
             assert await _FIND.all(connection, who="dropped") == []
 
 
+async def test_nothing_waits_outside_a_transaction(database: Database) -> None:
+    async with database.engine.connect() as connection:
+        with pytest.raises(RuntimeError, match="nobody would send"):
+            _ADD.later(connection, consumer="outside", event_id="1")
+
+
 async def test_what_waits_and_cannot_be_done_fails_at_the_latest_with_the_commit(database: Database) -> None:
     with pytest.raises(IntegrityError):
         async with database.transaction() as connection:

@@ -11,7 +11,7 @@ from connectors.payments.alipay import signing
 from infra.sandbox.alipay.keys import APP_ID, SELLER_ID, Keys
 from infra.sandbox.alipay.ledger import ZONE, Refund, Trade, clock, yuan
 from infra.sandbox.faults import Fault
-from schemas.errors import OutcomeUnknown, Retryable
+from schemas.errors import OutcomeUnknown, Rejected, Retryable
 
 # Alipay repeats after 4, 10 and 10 minutes, 1, 2, 6 and 15 hours.
 REPEATED_AFTER_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -96,7 +96,7 @@ class Notifier:
                 answer = await self._client.post(url, self.signed(fields), headers=_FORM)
                 if answer.body.strip() == b"success":
                     return
-            except (Retryable, OutcomeUnknown):
+            except (Retryable, OutcomeUnknown, Rejected):
                 pass
             if wait_s is not None:
                 await asyncio.sleep(wait_s)

@@ -13,7 +13,7 @@ from infra.sandbox.faults import Fault
 from infra.sandbox.wechat_pay import signing
 from infra.sandbox.wechat_pay.keys import Keys
 from infra.sandbox.wechat_pay.ledger import ZONE
-from schemas.errors import OutcomeUnknown, Retryable
+from schemas.errors import OutcomeUnknown, Rejected, Retryable
 
 RETRIES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """WeChat Pay's own are 15 s to 6 h, fifteen of them."""
@@ -49,7 +49,7 @@ class Notifier:
             await asyncio.sleep(wait)
             try:
                 answer = await self._client.post(url, body, headers=signing.headers(keys.signing, body))
-            except (Retryable, OutcomeUnknown):
+            except (Retryable, OutcomeUnknown, Rejected):
                 continue
             if answer.status in {200, 204}:
                 self.acknowledged += 1

@@ -40,6 +40,7 @@ SQUARE = (BarcodeFormat.QRCode,)
 MATRIX = (BarcodeFormat.QRCode, BarcodeFormat.MicroQRCode, BarcodeFormat.RMQRCode, BarcodeFormat.DataMatrix)
 STACKED = (BarcodeFormat.DataBarStk, BarcodeFormat.DataBarExpStk)
 FIRST = RETAIL + SQUARE
+_PRODUCTS = frozenset({"EAN13", "EAN8", "UPCA", "UPCE"})
 ALL = RETAIL + LINEAR + MATRIX + STACKED
 
 FURTHER_MS = 120.0
@@ -127,11 +128,12 @@ def read(grey: Picture, deadline: Deadline, further_ms: float = FURTHER_MS) -> l
     found, doubtful = _confirmed(frame, first)
     time = deadline.at_most(further_ms)
     for cost, look in _FURTHER:
-        if found:
-            return found
+        # A QR code beside it must not hide the product's own, which is harder to read.
+        if found and (look is not _stripes or any(each.format in _PRODUCTS for each in found)):
+            continue
         if time.left_ms() >= cost * once:
-            found, more = _confirmed(frame, look(frame))
-            doubtful = doubtful or more
+            confirmed, more = _confirmed(frame, look(frame))
+            found, doubtful = found + confirmed, doubtful or more
     return found or doubtful
 
 

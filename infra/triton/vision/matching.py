@@ -51,6 +51,9 @@ class Matcher:
         refused: dict[str, str] = {}
         embedded = False
         for name in names:
+            if deadline.left_ms() <= 0:
+                refused[name] = "no time was left"
+                continue
             try:
                 catalogue = self._catalogue(name)
                 if not catalogue.exhaustive and self._embedder and not embedded:

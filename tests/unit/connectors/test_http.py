@@ -169,6 +169,8 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
         "not a url",
         "https://exa mple.com/",
         "https://127.0.0.1:6379/",
+        "https://[v1.x:y.evil.example]/",
+        "https://127.1/",
     ],
 )
 async def test_refused_addresses(url: str) -> None:
@@ -262,6 +264,19 @@ async def test_a_lost_answer_is_an_unknown_outcome(answer: bytes) -> None:
             await client.post(f"http://127.0.0.1:{port}/", b"")
 
 
+@pytest.mark.parametrize("answer", [b"SECRET-OF-THEIRS\r\n\r\n", b"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nSECRET"])
+async def test_errors_quote_neither_the_address_nor_the_answer(answer: bytes) -> None:
+    async with server(saying(answer)) as port, HttpClient(allow_private=True) as client:
+        with pytest.raises(OutcomeUnknown) as unknown:
+            await client.post(f"http://127.0.0.1:{port}/SECRET?key=SECRET", b"")
+    async with HttpClient(allow_private=True, resolve=at("127.0.0.1")) as client:
+        with pytest.raises(Retryable) as refused:
+            await client.post(f"http://shop.example:{port}/SECRET?key=SECRET", b"")
+    for error in (unknown, refused):
+        assert "SECRET" not in str(error.value)
+    assert "127.0.0.1" not in str(refused.value), "where a name leads to is not told"
+
+
 @pytest.mark.parametrize("slow", ["read", "total"])
 async def test_a_slow_answer_is_an_unknown_outcome(slow: str) -> None:
     async def talk(_: bytes) -> bytes | None:
@@ -352,7 +367,16 @@ async def test_what_does_not_get_better_is_answered() -> None:
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("120", 120), ("0", 0), ("9" * 500, 86_400), ("soon", None), ("", None), ("-5", None), ("Wed, 21 Oct 2015 07:28:00 GMT", 0)],
+    [
+        ("120", 120),
+        ("0", 0),
+        ("9" * 500, 86_400),
+        ("soon", None),
+        ("", None),
+        ("-5", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
+    ],
 )
 def test_retry_after(header: str, seconds: float | None) -> None:
     assert Answer(429, {"retry-after": header}, b"", truncated=False).retry_after_s == seconds

@@ -18,6 +18,7 @@ from streams.sightings import drawing
 from streams.sightings.evaluation import Outcome
 from streams.sightings.explanation import Explained, annotated, parts_of, said_of
 from streams.sightings.leave_one_out import tidy, without
+from streams.sightings.payee_codes import PayersCode
 from streams.sightings.picture_files import MAX_BYTES, UnreadablePicture, frame_of, pictures_in
 from streams.sightings.plots import Case, Panel, contact_sheets, precision_coverage_plot
 from streams.sightings.triton import Line, Matched
@@ -122,6 +123,15 @@ def test_outlines_boxes_and_points_are_drawn_where_they_are() -> None:
     around = whole.crop((690, 390, 711, 411))
     assert drawing.GREEN in colours(around), "the point that agrees"
     assert whole.crop((400, 200, 560, 280)).getcolors() == [(160 * 80, (0, 0, 0))], "and nothing where nothing is"
+
+
+def test_what_is_somebodys_money_cannot_be_scanned_from_the_picture() -> None:
+    frame = encoded(Image.new("RGB", (900, 600), "white"), quality=95)
+    code = PayersCode(text="", format="QRCode", corners=((100, 100), (300, 100), (300, 300), (100, 300)))
+    digits = Line(text="2812 3456 7890 1234 56", confidence=0.9, corners=((400, 100), (700, 100), (700, 140), (400, 140)))
+    whole = annotated(Explained(frame, [code], [digits]))
+    assert whole.crop((110, 130, 290, 290)).getcolors() == [(180 * 160, drawing.INK)]
+    assert whole.crop((410, 105, 690, 135)).getcolors() == [(280 * 30, drawing.INK)]
 
 
 def test_a_small_picture_is_enlarged_with_what_is_in_it() -> None:

@@ -101,6 +101,11 @@ def test_a_price_is_read_as_its_region_writes_it(region: str | None, text: str, 
         assert answer.price == Money.from_major(amount, currency)
 
 
+@pytest.mark.parametrize("share", ["100%", "100 %", "12.5 % vol.", "3,5% Fett"])
+def test_a_share_is_no_price(share: str) -> None:
+    assert reason("SE", (share, 320, 200, 90)) is Reason.NO_PRICE
+
+
 def test_small_raised_digits_are_cents() -> None:
     seen = tag("DE", ("Apfelsaft", 100, 100, 30), ("8", 220, 150, 160), ("59", 310, 155, 75), ("€", 310, 240, 50))
     assert seen.price == Money.of(859, "EUR")

@@ -170,3 +170,18 @@ def test_a_large_frame_is_bounded_work() -> None:
 def test_a_frame_may_have_any_shape(shape: tuple[int, int]) -> None:
     stripes_only = numpy.tile(numpy.array([0, 0, 255, 255], numpy.uint8), (shape[0], shape[1] // 4 + 1))[:, : shape[1]]
     assert texts(read(numpy.ascontiguousarray(stripes_only))) == []
+
+
+def test_a_qr_code_beside_it_does_not_hide_a_product_code_that_is_hard_to_read() -> None:
+    beside = on_shelf((symbol("QRCode", "https://example.com/", 3), 60, 60))[:, :200]
+    hard, read_beside = [], []
+    for seed in range(14):
+        drawn = draw(seed, "EAN13", HARD)
+        frame = frames.decode(numpy.frombuffer(drawn.jpeg, numpy.uint8), maximum_pixels=10**6, grey=True)
+        if codes._first(codes._Frame(frame)) or texts(read(frame)) != [drawn.text]:
+            continue
+        hard.append(seed)
+        if sorted(texts(read(numpy.hstack([beside, frame])))) == [drawn.text, "https://example.com/"]:
+            read_beside.append(seed)
+    assert len(hard) >= 5, "too few of these codes need a further pass: make them harder"
+    assert len(read_beside) >= len(hard) - 1, "one that only the slowest passes read may be lost"
