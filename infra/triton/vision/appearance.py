@@ -1,21 +1,25 @@
 """Does the frame look like the catalogue picture where it is said to lie? In patterns and in colours, block by block."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .geometry import Floats
+from .geometry import Floats, moved
 
 Floats32 = NDArray[np.float32]
 
 _BLOCKS = 8  # along the longer side
 _REACH = 4  # a block is looked for so many parts of itself further, each way
-_FEWEST_PIXELS = 200
+_LEAST_PRODUCT = 0.7  # of a block that is compared; the rest may be ground
 _LEAST_PATTERN = 3.0  # standard deviations, of 255; what is more even has no pattern that could be found again
 _LEAST_COLOURS = 4.0
-_USUAL_COLOURS = 0.3
+_COLOURS_OF_GREY = 0.3  # what the right product's have on average: a grey one cannot show any
+_PATTERNS_OF_OTHERS = 0.25
+_DOUBT = 2  # blocks of another product, counted in: that two blocks look right says little
 _FURTHEST_CHROMA = 40.0
 _GROUND_BRIGHTNESS = 240  # of Lab's 255
 _GROUND_CHROMA = 6
@@ -26,8 +30,9 @@ _CENTRE = (0.2, 0.25)  # standard deviations, shares of width and height
 
 @dataclass(frozen=True)
 class Likeness:
-    """`patterns` is the mean over all blocks of how their brightness correlates, each where it fits best within a few pixels,
-    from 0 to 1; `colours` is how their colours do there, -1 to 1, over the blocks that have several. `hue_off` is the mean of
+    """`patterns` is the mean over the blocks of how their brightness correlates, each where it fits best within a few pixels,
+    from 0 to 1; `colours` is how their colours do there, -1 to 1, over the blocks that have several; both are drawn towards what
+    another product has, where few blocks are seen. `hue_off` is the mean of
     the blocks' distances in colour, of 1; `worst_hue_off` the upper decile, less what the light does to all of them.
     """
 
@@ -35,6 +40,71 @@ class Likeness:
     colours: float = 0.0
     hue_off: float = 1.0
     worst_hue_off: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A part of a small catalogue picture. `brightness` [h, w] and `contrast` [h, w, 2], the colours less their mean, are None
+    where there is no pattern, and one colour only."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    brightness: Floats32 | None
+    colour: NDArray[np.float64]
+    contrast: Floats32 | None
+    contrast_length: float
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """How a catalogue picture looks, made ready to be compared. `width` and `height` are those of its small picture. `colours` is
+    [1024], see `colours_of_product`."""
+
+    width: int
+    height: int
+    blocks: tuple[Block, ...]
+    colours: Floats32
+
+    @property
+    def has_colours(self) -> bool:
+        """In any block more than one."""
+        return any(block.contrast is not None for block in self.blocks)
+
+    @classmethod
+    def of(cls, colour: NDArray[np.uint8]) -> "Look":
+        """`colour` is the small Lab picture, as in `Features`."""
+        mask = product_mask(colour)
+        height, width = colour.shape[:2]
+        lab = colour.astype(np.float32)
+        step = _step(width, height)
+        blocks = []
+        for top in range(0, height - step // 2, step):
+            for left in range(0, width - step // 2, step):
+                place = (slice(top, top + step), slice(left, left + step))
+                if mask[place].mean() >= _LEAST_PRODUCT:
+                    blocks.append(_block(lab[place], left, top))
+        return cls(width, height, tuple(blocks), colours_of_product(colour, mask))
+
+
+def _step(width: int, height: int) -> int:
+    return max(4, max(width, height) // _BLOCKS)
+
+
+def _block(lab: Floats32, left: int, top: int) -> Block:
+    mean = lab[..., 1:].mean(axis=(0, 1), dtype=np.float64)
+    contrast = np.ascontiguousarray(lab[..., 1:] - mean, np.float32)
+    return Block(
+        left,
+        top,
+        width=lab.shape[1],
+        height=lab.shape[0],
+        brightness=np.ascontiguousarray(lab[..., 0]) if lab[..., 0].std() > _LEAST_PATTERN else None,
+        colour=mean,
+        contrast=contrast if contrast.std() > _LEAST_COLOURS else None,
+        contrast_length=float(np.linalg.norm(contrast)),
+    )
 
 
 def product_mask(colour: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -46,51 +116,53 @@ def product_mask(colour: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return mask if mask.mean() > 0.2 else np.ones_like(mask)
 
 
-def likeness(
-    frame: NDArray[np.float32], catalogue: NDArray[np.float32], mask: NDArray[np.bool_], homography: Floats, side: int
-) -> Likeness:
-    """`frame` and `catalogue` are Lab pictures; `homography` takes the catalogue picture of `side` pixels into the frame."""
-    height, width = catalogue.shape[:2]
-    enlarge = side / max(height, width)
+def likeness(frame: Floats32, known: Look, homography: Floats, side: int) -> Likeness:
+    """`frame` is a Lab picture; `homography` takes the catalogue picture of `side` pixels into it."""
+    enlarge = side / max(known.width, known.height)
     back = homography @ np.diag([enlarge, enlarge, 1.0])
-    seen: Floats32 = np.asarray(
-        cv2.warpPerspective(frame, back, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP), np.float32
-    )
-    inside = cv2.warpPerspective(
-        np.ones(frame.shape[:2], np.uint8), back, (width, height), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-    )
-    valid = mask & (inside > 0)
-    if valid.sum() < _FEWEST_PIXELS:
+    blocks = _inside(known.blocks, back, frame.shape[1], frame.shape[0])
+    if not blocks:
         return Likeness()
-    light = np.median((seen - catalogue)[valid], axis=0)[1:]
-    block = max(height, width) // _BLOCKS
-    reach = block // _REACH
-    patterns, colours, hues, hues_in_this_light = [], [], [], []
-    for top in range(0, height - block // 2, block):
-        for left in range(0, width - block // 2, block):
-            place = (slice(top, top + block), slice(left, left + block))
-            if valid[place].mean() < 0.7:
-                continue
-            known = catalogue[place]
-            around = seen[max(0, top - reach) : top + block + reach, max(0, left - reach) : left + block + reach]
-            there = seen[place]
-            if known[..., 0].std() > _LEAST_PATTERN:
-                fits = cv2.matchTemplate(_brightness(around), _brightness(known), cv2.TM_CCOEFF_NORMED)
-                _, best, _, (x, y) = cv2.minMaxLoc(fits)
-                patterns.append(max(0.0, best))
-                there = around[y : y + known.shape[0], x : x + known.shape[1]]
-            off = there[..., 1:].mean(axis=(0, 1)) - known[..., 1:].mean(axis=(0, 1))
-            hues.append(float(np.hypot(*off)))
-            hues_in_this_light.append(float(np.hypot(*(off - light))))
-            contrast = known[..., 1:] - known[..., 1:].mean(axis=(0, 1))
-            if contrast.std() > _LEAST_COLOURS:
-                colours.append(_correlation(contrast, there[..., 1:] - there[..., 1:].mean(axis=(0, 1))))
+    size = (known.width, known.height)
+    seen = np.asarray(cv2.warpPerspective(frame, back, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP), np.float32)
+    brightness, chroma = np.ascontiguousarray(seen[..., 0]), np.ascontiguousarray(seen[..., 1:])
+    reach = _step(*size) // _REACH
+    patterns, colours, off = [], [], np.empty((len(blocks), 2))
+    for number, block in enumerate(blocks):
+        left, top = block.left, block.top
+        if block.brightness is not None:
+            first_row, first_column = max(0, top - reach), max(0, left - reach)
+            around = brightness[first_row : top + block.height + reach, first_column : left + block.width + reach]
+            _, best, _, (x, y) = cv2.minMaxLoc(cv2.matchTemplate(around, block.brightness, cv2.TM_CCOEFF_NORMED))
+            patterns.append(max(0.0, best))
+            left, top = first_column + x, first_row + y
+        there = chroma[top : top + block.height, left : left + block.width]
+        mean, deviation = cv2.meanStdDev(there)
+        off[number] = mean[:, 0] - block.colour
+        if block.contrast is not None:
+            # Even ground has no colours to compare: what is left of them is the rounding's.
+            length = max(_LEAST_COLOURS, math.sqrt(block.width * block.height * float((deviation**2).sum())))
+            alike = float((block.contrast * (there - mean[:, 0].astype(np.float32))).sum()) / (block.contrast_length * length)
+            colours.append(min(1.0, max(-1.0, alike)))
+    light = np.median(off, axis=0)
     return Likeness(
-        patterns=float(np.mean(patterns)) if patterns else 0.0,
-        colours=float(np.mean(colours)) if colours else _USUAL_COLOURS,
-        hue_off=float(np.minimum(hues, _FURTHEST_CHROMA).mean() / _FURTHEST_CHROMA) if hues else 1.0,
-        worst_hue_off=min(1.0, float(np.quantile(hues_in_this_light, 0.9)) / _FURTHEST_CHROMA) if hues else 1.0,
+        patterns=(math.fsum(patterns) + _DOUBT * _PATTERNS_OF_OTHERS) / (len(patterns) + _DOUBT),
+        colours=math.fsum(colours) / (len(colours) + _DOUBT) if known.has_colours else _COLOURS_OF_GREY,
+        hue_off=float(np.minimum(np.hypot(*off.T), _FURTHEST_CHROMA).mean()) / _FURTHEST_CHROMA,
+        worst_hue_off=min(1.0, float(np.quantile(np.hypot(*(off - light).T), 0.9)) / _FURTHEST_CHROMA),
     )
+
+
+def _inside(blocks: Sequence[Block], homography: Floats, width: int, height: int) -> list[Block]:
+    """Those that lie within a frame of this size, by their corners drawn in a little."""
+    if not blocks:
+        return []
+    places = np.array([(block.left, block.top, block.width, block.height) for block in blocks], np.float64)
+    within = np.ones(len(blocks), np.bool_)
+    for across, down in ((0.15, 0.15), (0.85, 0.15), (0.85, 0.85), (0.15, 0.85)):
+        x, y = moved(homography, places[:, :2] + places[:, 2:] * (across, down)).T
+        within &= (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    return [block for block, is_within in zip(blocks, within, strict=True) if is_within]
 
 
 def colours_of_product(colour: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -115,12 +187,3 @@ def _histogram(colour: NDArray[np.uint8], weights: Floats) -> NDArray[np.float32
     counts = np.bincount(bins.ravel(), weights.ravel(), 1024).reshape(4, 16, 16)
     smooth = np.stack([cv2.GaussianBlur(layer.astype(np.float32), (0, 0), 0.7) for layer in counts]).ravel()
     return np.asarray(np.sqrt(smooth / max(float(smooth.sum()), 1e-9)), np.float32)
-
-
-def _brightness(lab: Floats32) -> Floats32:
-    return np.ascontiguousarray(lab[..., 0])
-
-
-def _correlation(one: Floats32, other: Floats32) -> float:
-    """Of what has a mean of 0."""
-    return float((one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum() + 1e-6))

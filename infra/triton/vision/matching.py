@@ -50,8 +50,8 @@ class Matcher:
         found: list[tuple[str, match.Found]] = []
         refused: dict[str, str] = {}
         embedded = False
-        for name in names:
-            if deadline.left_ms() <= 0:
+        for number, name in enumerate(names):
+            if number and deadline.left_ms() <= 0:
                 refused[name] = "no time was left"
                 continue
             try:

@@ -61,6 +61,15 @@ def test_a_product_of_no_catalogue_is_told_by_its_score(matcher: matching.Matche
         assert ask(matcher, photo)["candidates"][0]["score"] > best + 3  # type: ignore[index]
 
 
+@pytest.mark.parametrize("size", [16, 24, 40])
+def test_black_text_on_white_is_no_product(matcher: matching.Matcher, size: int) -> None:
+    page = np.full((640, 480, 3), 255, np.uint8)
+    for line in range(0, 600, size):
+        cv2.putText(page, "Lorem ipsum dolor sit amet, consetetur", (10, line + size), 0, size / 40, (0, 0, 0), 1, cv2.LINE_AA)
+    found = matcher.answer(page, {"snapshots": ["shop-1-abc"]}, Deadline())["candidates"]
+    assert all(one["score"] < 0 for one in found), found
+
+
 def test_a_larger_frame_has_its_outline_in_its_own_pixels(matcher: matching.Matcher) -> None:
     photo = pixels(photograph("Arla-Natural-Yoghurt_002"))
     larger = np.asarray(cv2.resize(photo, (696, 696), interpolation=cv2.INTER_CUBIC), np.uint8)
@@ -173,10 +182,11 @@ def test_two_pairs_are_no_place() -> None:
 def test_a_catalogue_of_few_is_judged_like_one_of_many(features: dict[str, Features]) -> None:
     """What one picture's score is hardly depends on what else is sold."""
     frame = extract.of_frame(pixels(photograph("Arla-Natural-Yoghurt_002")))
-    references = [match.Reference.of(product, known) for product, known in features.items()]
+    basis = match.basis(features.values())
+    references = [match.Reference.of(product, known, basis) for product, known in features.items()]
 
     def scored(few: Sequence[match.Reference]) -> float:
-        found = match.look(frame, few, match.compare(frame, few), len(few), range(len(few)), Deadline())
+        found = match.look(frame, few, match.compare(frame, few, basis), len(few), range(len(few)), Deadline())
         return max(one.score for one in found if one.reference.product_id == "Arla-Natural-Yoghurt")
 
     alone = scored([one for one in references if one.product_id == "Arla-Natural-Yoghurt"])
