@@ -32,8 +32,8 @@ _CENTRE = (0.2, 0.25)  # standard deviations, shares of width and height
 class Likeness:
     """`patterns` is the mean over the blocks of how their brightness correlates, each where it fits best within a few pixels,
     from 0 to 1; `colours` is how their colours do there, -1 to 1, over the blocks that have several; both are drawn towards what
-    another product has, where few blocks are seen. `hue_off` is the mean of
-    the blocks' distances in colour, of 1; `worst_hue_off` the upper decile, less what the light does to all of them.
+    another product has, where few blocks are seen. `hue_off` is the mean of the blocks' distances in colour, of 1;
+    `worst_hue_off` the upper decile, less what the light does to all of them.
     """
 
     patterns: float = 0.0

@@ -59,8 +59,8 @@ class FrameModel:
             reason: self._shed_family.Metric(labels={"model": self.name, "reason": reason}) for reason in ("cancelled", "late")
         }
         self._turns = Turns()
-        self._guardian = Guardian()
         self.load({name: value["string_value"] for name, value in parameters.items()})
+        self._guardian = Guardian()  # from now on; one that cannot be loaded leaves the others
 
     def finalize(self) -> None:
         self._guardian.dismiss()

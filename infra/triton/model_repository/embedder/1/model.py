@@ -8,6 +8,7 @@ import cv2
 import numpy
 import triton_python_backend_utils as triton
 from vision import embedder
+from vision.guardian import Guardian
 
 
 class TritonPythonModel:
@@ -17,6 +18,10 @@ class TritonPythonModel:
         if configured is None:
             raise embedder.EmbedderRefused(f"{embedder.MANIFEST_VARIABLE} names no manifest")
         self._embedder = configured
+        self._guardian = Guardian()
+
+    def finalize(self) -> None:
+        self._guardian.dismiss()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         waiting = [request for request in requests if not request.is_cancelled()]
