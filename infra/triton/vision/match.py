@@ -12,6 +12,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,11 +52,15 @@ class Reference:
     product_id: str
     features: Features
     descriptors: Floats
-    look: appearance.Look
 
     @classmethod
     def of(cls, product_id: str, features: Features, basis: Floats) -> "Reference":
-        return cls(product_id, features, unit(features.descriptors) @ basis, appearance.Look.of(features.colour))
+        return cls(product_id, features, unit(features.descriptors) @ basis)
+
+    @cached_property
+    def look(self) -> appearance.Look:
+        """Made when it is first needed: of a shortlist, most are not looked for."""
+        return appearance.Look.of(self.features.colour)
 
     @property
     def side(self) -> int:

@@ -14,6 +14,7 @@ from infra.triton.vision.options import Deadline, OptionsRefused
 from infra.triton.vision.parameters import PARAMETERS
 from infra.triton.vision.quality import quality
 from infra.triton.vision.snapshots import SnapshotRefused
+from streams.sightings import thresholds
 from tests.support.groceries import OF_NO_PRODUCT, PRODUCTS, SHOWN, catalogue_picture, photograph, pixels, publish
 
 
@@ -214,3 +215,16 @@ def test_each_number_of_quality_follows_its_fault() -> None:
     wall = np.random.default_rng(2).normal(150, 2, (200, 300, 3)).clip(0, 255).astype(np.uint8)
     assert quality_of(wall)["texture"] < 6
     assert quality_of(np.zeros((8, 8, 3), np.uint8))["texture"] == 0
+
+
+def test_the_shipped_thresholds_act_on_what_is_plain_to_see(matcher: matching.Matcher) -> None:
+    limits = thresholds.shipped()
+    assert limits.may_act(PARAMETERS.matcher) and limits.promise is not None
+
+    def confidence(photo: str) -> float:
+        first, second, *_ = ask(matcher, photo)["candidates"]  # type: ignore[misc]
+        return limits.calibration.confidence(first["product_id"], first["score"], second["score"])
+
+    assert sum(confidence(photo) >= limits.act for photo in SHOWN) >= len(SHOWN) / 2
+    assert all(confidence(photo) >= limits.ask for photo in SHOWN)
+    assert confidence(OF_NO_PRODUCT) < limits.ask
