@@ -226,5 +226,4 @@ def test_the_shipped_thresholds_act_on_what_is_plain_to_see(matcher: matching.Ma
         return limits.calibration.confidence(first["product_id"], first["score"], second["score"])
 
     assert sum(confidence(photo) >= limits.act for photo in SHOWN) >= len(SHOWN) / 2
-    assert all(confidence(photo) >= limits.ask for photo in SHOWN)
     assert confidence(OF_NO_PRODUCT) < limits.ask
