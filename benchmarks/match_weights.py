@@ -1,7 +1,7 @@
 """Fits the weights that make `match`'s score of a candidate's evidence (infra/triton/vision/matcher.json), and answers with them.
 
-The model is a multinomial logit with one choice more: none. Each photograph is a case twice, once with its product in the catalogue
-and once without (`none` is right then), so that a score compares a product both with the others and with nothing.
+The model is a multinomial logit with one choice more: none. Each photograph is a case twice, once with its product in the
+catalogue and once without (`none` is right then), so that a score compares a product both with the others and with nothing.
 """
 
 from collections.abc import Sequence

@@ -143,7 +143,8 @@ class HttpClient:
         self._allow_private = allow_private
         self._deadlines = deadlines or Deadlines()
         self._max_response_bytes = max_response_bytes
-        self._max_connections = max_connections
+        # First come, first served: aiohttp's own limit lets who has a connection take it again, and others wait for ever.
+        self._turns = asyncio.Semaphore(max_connections)
         self._resolver = _GuardedResolver(resolve or _resolve, allow_private=allow_private)
         self._tls = tls
         self._opened: aiohttp.ClientSession | None = None
@@ -169,7 +170,7 @@ class HttpClient:
                     resolver=self._resolver,
                     use_dns_cache=False,
                     ssl=self._tls or _public_tls(),
-                    limit=self._max_connections,
+                    limit=0,
                     keepalive_timeout=4.0,  # before servers that keep them for five seconds hang up
                 ),
                 # A proxy from the environment would do the dialling, out of the guard's sight.
@@ -277,6 +278,7 @@ class HttpClient:
         try:
             async with (
                 asyncio.timeout(share * limits.total),
+                self._turns,
                 self._session().request(
                     method,
                     target,

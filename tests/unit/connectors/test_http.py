@@ -342,6 +342,23 @@ async def test_check_accepts_a_public_address_without_dialling() -> None:
         await client.check("https://shop.example/hooks?a=1")
 
 
+async def test_who_waits_for_a_connection_gets_one_in_turn() -> None:
+    async def talk(_: bytes) -> bytes | None:
+        await asyncio.sleep(0.005)
+        return OK
+
+    served: list[int] = []
+    async with server(talk) as port, HttpClient(allow_private=True, max_connections=2) as client:
+
+        async def hurry(number: int) -> None:
+            for _ in range(20):
+                await client.post(f"http://127.0.0.1:{port}/", b"")
+                served.append(number)
+
+        await asyncio.gather(*(hurry(number) for number in range(6)))
+    assert set(served[:18]) == set(range(6)), "nobody is passed over"
+
+
 async def test_only_repeatable_calls_are_repeated() -> None:
     answers = [b"", b"HTTP/1.1 503 Wait\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", OK]
     heard: list[bytes] = []
