@@ -59,6 +59,12 @@ bench: setup ## the benchmarks, each beside its peer
 	$(BIN)/python -m benchmarks.payments overhead
 	$(BIN)/python -m benchmarks.payments rate
 	$(BIN)/python -m benchmarks.payments isolation
+	$(BIN)/python -m benchmarks.codes accuracy
+	$(BIN)/python -m benchmarks.codes latency
+	$(BIN)/python -m benchmarks.triton
+	$(BIN)/python -m benchmarks.price_tags
+	$(BIN)/python -m benchmarks.recognition latency
+	$(BIN)/python -m benchmarks.recognition overload
 
 browser: ## Chromium for the console's tests
 	@command -v chromium >/dev/null || [ -n "$${CHROMIUM:-}" ] || { \
