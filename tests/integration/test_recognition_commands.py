@@ -144,6 +144,8 @@ async def test_being_interrupted_leaves_whole_lines(alone: dict[str, str], tmp_p
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **alone},
+        # Who runs these tests in the background may have them ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None and process.stderr is not None
     first = await process.stdout.readline()
