@@ -3,7 +3,7 @@
 What happens to an event:
 
     malformed, rejected       a dead letter, at once
-    past its deadline         counted and passed over, where the consumer `sheds_late`
+    past its deadline         counted and passed over, where the consumer `sheds_late`; waiting for its turn included
     Retryable, or a bug       tried again a few times, then a dead letter
     database or broker away   waited for, up to `patience_s`; then the worker crashes and its successor takes over
     handled                   acknowledged, once every earlier event of the partition is
@@ -31,7 +31,7 @@ from streams.core.database import Database, is_unavailable
 from streams.core.deadletters import Reason, Record
 from streams.core.handling import DUPLICATE, Handling
 from streams.core.telemetry import metrics, names, tracing
-from streams.core.window import OrderedAck
+from streams.core.window import NewestFirst, OrderedAck
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,8 @@ _FIRST_WAIT_S = 0.05
 @dataclass(frozen=True)
 class Consumer:
     """One stage's reading: `name` is the Kafka consumer group and the inbox's name, and must never change. With `sheds_late`
-    an event has until its own deadline and no longer: for answers that nobody waits for any more."""
+    an event has until its own deadline and no longer: for answers that nobody waits for any more. `window` events are taken at
+    once. With `at_once`, so many of them are in hand; the others wait, and the newest is next."""
 
     name: str
     topics: tuple[Topic, ...]
@@ -54,6 +55,7 @@ class Consumer:
     timeout_s: float = 30.0
     patience_s: float = 120.0
     sheds_late: bool = False
+    at_once: int | None = None
 
     def time_for(self, event: Event) -> float:
         """The seconds that handling it may take from now."""
@@ -74,6 +76,7 @@ class ConsumeLoop:
         self._database = database
         self._tasks = tasks
         self._room = asyncio.Semaphore(consumer.window)
+        self._turns = NewestFirst(consumer.at_once or consumer.window)
         self._order = OrderedAck()
         self._acks: dict[tuple[str, int, int], Callable[[], Awaitable[object]]] = {}
         self._last_of_key: dict[bytes, asyncio.Task[None]] = {}
@@ -152,7 +155,7 @@ class ConsumeLoop:
             time_left = self._consumer.time_for(event)
             if time_left <= 0:
                 return LATE
-            async with asyncio.timeout(time_left):
+            async with asyncio.timeout(time_left), self._turns:
                 return await self._consumer.handling(event)
 
         try:

@@ -1,5 +1,7 @@
-"""Which offsets may be acknowledged when events are finished out of order."""
+"""How many events are in hand at once, in what order they get their turn, and which offsets may be acknowledged when they are
+finished out of order."""
 
+import asyncio
 from collections import deque
 from collections.abc import Hashable
 
@@ -38,3 +40,37 @@ class OrderedAck:
 
     def in_flight(self) -> int:
         return sum(len(arrived) for arrived in self._arrived.values())
+
+
+class NewestFirst:
+    """Lets `at_once` in; of those who wait, who came last is next. For answers that lose their worth while they wait: under more
+    load than can be borne, first come, first served would answer everybody at the last moment, if at all."""
+
+    def __init__(self, at_once: int) -> None:
+        self._free = at_once
+        self._waiting: dict[asyncio.Future[None], None] = {}
+
+    async def __aenter__(self) -> None:
+        if self._free:
+            self._free -= 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting[turn] = None
+        try:
+            await turn
+        except asyncio.CancelledError:
+            self._waiting.pop(turn, None)
+            if not turn.cancelled():  # it was given its turn at the very moment at which it gave up
+                self._next()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._next()
+
+    def _next(self) -> None:
+        while self._waiting:
+            turn, _ = self._waiting.popitem()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1

@@ -22,6 +22,7 @@ _SOURCE = "/sightings"
 # Of the deadline: that recognition does not answer must be said in time, too; and shops need some of it, to tell the price.
 _FOR_THE_WAY_BACK_S = 0.15
 _AT_LEAST_S = 0.01
+_WAITING_FOR_EACH = 8  # frames for each that is looked at: who comes last is next, so that answers are young under any load
 _TYPES: dict[type[Result], str] = {
     Recognition: "sighting.recognised",
     PayeesSeen: "payees.seen",
@@ -66,8 +67,9 @@ async def run(parts: Parts) -> None:
         topics=(GLASSES_SIGHTINGS,),
         handling=Direct(await parts.producer(), Sightings(Recogniser(models, catalogues)).handle),
         event_types=frozenset({"sighting.captured"}),
-        window=parts.settings.window,
+        window=_WAITING_FOR_EACH * parts.settings.window,
         sheds_late=True,
+        at_once=parts.settings.window,
     )
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(catalogues.watch())

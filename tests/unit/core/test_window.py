@@ -1,12 +1,13 @@
 """The ordered acknowledgement: whatever the order in which events finish, nothing is acknowledged beyond one that has not."""
 
+import asyncio
 from collections.abc import Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from streams.core.window import OrderedAck
+from streams.core.window import NewestFirst, OrderedAck
 
 
 @given(
@@ -114,3 +115,53 @@ def _shuffled(items: Sequence[object], order: object) -> list:  # type: ignore[t
     shuffled = list(items)
     order.shuffle(shuffled)  # type: ignore[attr-defined]
     return shuffled
+
+
+async def test_of_those_who_wait_the_newest_is_next() -> None:
+    turns, came = NewestFirst(1), list[int]()
+
+    async def one(number: int) -> None:
+        async with turns:
+            came.append(number)
+            await asyncio.sleep(0.001)
+
+    await asyncio.gather(*(one(number) for number in range(5)))
+    assert came == [0, 4, 3, 2, 1]
+
+
+async def test_turns_are_neither_lost_nor_made_by_those_who_give_up() -> None:
+    turns, inside, most = NewestFirst(2), 0, 0
+
+    async def one(patience_s: float) -> None:
+        nonlocal inside, most
+        async with asyncio.timeout(patience_s), turns:
+            inside += 1
+            most = max(most, inside)
+            try:
+                await asyncio.sleep(0.002)
+            finally:
+                inside -= 1
+
+    patience = [(number * 7 % 13) / 1000 for number in range(200)]
+    outcomes = await asyncio.gather(*map(one, patience), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {type(None), TimeoutError}
+    assert (inside, most) == (0, 2)
+    async with asyncio.timeout(1), turns, turns:  # both turns are there again
+        pass
+
+
+async def test_a_turn_given_to_one_who_gives_up_goes_to_the_next() -> None:
+    turns = NewestFirst(1)
+    await turns.__aenter__()
+    came = list[str]()
+
+    async def one(name: str) -> None:
+        async with turns:
+            came.append(name)
+
+    first, last = asyncio.create_task(one("first")), asyncio.create_task(one("last"))
+    await asyncio.sleep(0)
+    await turns.__aexit__()  # last has its turn, and does not know it yet
+    last.cancel()
+    await asyncio.wait([first, last])
+    assert came == ["first"]
