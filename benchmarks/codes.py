@@ -1,8 +1,11 @@
-"""Reading codes: `python -m benchmarks.codes accuracy [FRAMES]`, `python -m benchmarks.codes latency [FRAMES]`.
+"""Reading codes: `python -m benchmarks.codes accuracy|hints|latency [FRAMES]`.
 
 accuracy: generated frames (infra/sandbox/pictures/code_frames.py), FRAMES of each symbology in each half, and as many that show
 things that look like codes and are none. The peer is zxing-cpp's plain `read_barcodes` on the same pixels. What is set in
 infra/triton/vision was tuned on the seeds 0 to 149; the frames here have seeds from 1,000 on.
+
+hints: FRAMES of each symbology with codes that can hardly be read, for one reason each. Of those that are not read: how often it
+is told that a code is there, and what the wearer is asked to do. The peer is zxing-cpp's plain call that returns its errors too.
 
 latency: one client asks the model `codes` on a real tritonserver for a 640×480 JPEG with an EAN-13, one frame after the other.
 The peer, in turns with it, is zxing-cpp's plain call in this process, with the JPEG decoded by OpenCV.
@@ -11,7 +14,7 @@ The peer, in turns with it, is zxing-cpp's plain call in this process, with the 
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter, process_time
 
@@ -27,14 +30,25 @@ from tritonclient.grpc import aio as triton
 from benchmarks.figures import Latency, print_latencies
 from infra.local.stack import LocalStack
 from infra.sandbox import sessions
-from infra.sandbox.pictures.code_frames import EASY, HARD, SYMBOLOGIES, draw
+from infra.sandbox.pictures.code_frames import EASY, HARD, SYMBOLOGIES, Picture, draw
 from infra.triton.vision import codes, frames
 from infra.triton.vision.options import Deadline
+from infra.triton.vision.quality import of_grey
+from schemas.recognition import Intent, Unclear
+from streams.sightings.codes import Read
+from streams.sightings.service import Frame, Seen, decide
+from streams.sightings.triton import Quality
 
 FIRST_SEED = 1_000
 _TIME_LEFT_MS = 400.0  # of a glance's deadline; the model itself stops earlier
 _WARM_UP = 30
 _HALVES = {"easy": EASY, "hard": HARD}
+_UNREADABLE = {
+    "too far": replace(EASY, module=(0.5, 1.1)),
+    "blurred": replace(EASY, blur=(0.9, 1.6)),
+    "a third cut off": EASY,
+    "no code, look-alikes": EASY,
+}
 
 
 @dataclass
@@ -83,6 +97,41 @@ def _row(table: Table, half: str, what: str, tally: Tally) -> None:
     table.add_row(half, what, str(tally.frames), f"{plain:.1f}", f"{ours:.1f}", f"{ours - plain:+.1f}", *wrong, *times)
 
 
+def hints(count: int) -> None:
+    cv2.setNumThreads(1)
+    table = Table("frames", "n", "read", "unread", "seen: zxing-cpp", "ours", "asked of the wearer")
+    for why, hardness in _UNREADABLE.items():
+        symbologies: tuple[str | None, ...] = (None,) if why.startswith("no code") else SYMBOLOGIES
+        told, said = Counter[str](), Counter[str]()
+        for symbology, seed in track([(each, seed) for each in symbologies for seed in range(count)], why, transient=True):
+            frame = draw(FIRST_SEED + seed, symbology, hardness)
+            grey = frames.decode(frame.jpeg, grey=True)
+            if why.endswith("cut off") and frame.corners is not None:
+                grey = _cut_off(grey, frame.corners)
+            told["n"] += 1
+            reads = codes.read(grey, Deadline(_TIME_LEFT_MS))
+            if any(read.valid for read in reads):
+                told["read"] += 1
+                continue
+            told["peer"] += any(not code.valid for code in zxingcpp.read_barcodes(grey, return_errors=True))
+            told["ours"] += bool(reads)
+            unread = tuple(Read.model_validate(read.as_json()) for read in reads)
+            quality = Quality.model_validate(asdict(of_grey(grey)))
+            seen = Seen(unread=unread, quality=quality, size=(grey.shape[1], grey.shape[0]), models=("codes",))
+            answer = decide(Frame("", "0" * 64, Intent.PAY), seen)
+            said[answer.reason if isinstance(answer, Unclear) else "?"] += 1
+        numbers = (told["n"], told["read"], told["n"] - told["read"], told["peer"], told["ours"])
+        table.add_row(why, *map(str, numbers), ", ".join(f"{reason} {times}" for reason, times in said.most_common()))
+    Console(width=130).print(table)
+
+
+def _cut_off(grey: Picture, corners: Picture) -> Picture:
+    """The frame moved to the left, so that a third of the code is no longer in it."""
+    left, right = int(corners[:, 0].min()), int(corners[:, 0].max())
+    moved = max(0, left) + (right - left) // 3
+    return numpy.hstack([grey[:, moved:], grey[:, -1:].repeat(moved, axis=1)])
+
+
 async def latency(count: int) -> None:
     cv2.setNumThreads(1)
     jpeg = sessions.picture("milk")
@@ -117,6 +166,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["accuracy", *given]:
             accuracy(int(given[0]) if given else 200)
+        case ["hints", *given]:
+            hints(int(given[0]) if given else 60)
         case ["latency", *given]:
             uvloop.run(latency(int(given[0]) if given else 500))
         case _:

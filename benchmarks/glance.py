@@ -65,7 +65,7 @@ async def bare(kafka: str, triton: str, frame: bytes, count: int) -> Latency:
         async def work() -> None:
             async for record in worker:
                 codes = await models.codes(record.value, 5.0)
-                await producer.send_and_wait(back.name, codes.result[0].text.encode())
+                await producer.send_and_wait(back.name, codes.result.read[0].text.encode())
 
         working = asyncio.create_task(work())
         closing.callback(working.cancel)

@@ -112,7 +112,7 @@ def main(dataset: Path, directory: Path, products: int, exhaustive: int) -> None
 
 
 def _print_ranks(console: Console, shown: Sequence[Shown], ranks: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> None:
-    within = (1, 5, 10, 20, 40, 100)
+    within = (1, 5, 10, 20, match.SHORTLIST, 100)
     table = Table("frames", "n", *(f"in first {k}" for k in within), title="the first stage alone")
     for split in ("val", "train"):
         own = ranks[[frame.split == split for frame in shown]]

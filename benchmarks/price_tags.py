@@ -33,9 +33,10 @@ from infra.local.stack import LocalStack
 from infra.sandbox.pictures.price_tags import LAYOUTS, Tag, tag
 from schemas.money import Money
 from schemas.recognition import PriceTag
-from streams.sightings import price_tags
+from streams.sightings import price_tags, thresholds
+from streams.sightings.price_places import Line
 from streams.sightings.price_texts import habits
-from streams.sightings.triton import Models
+from streams.sightings.triton import Models, Text
 
 _SEED = "reported 2"
 _COUNT = 750
@@ -49,7 +50,6 @@ class Outcome:
     tag: Tag
     answer: PriceTag | price_tags.Abstention
     naive: Money | None
-    least_confidence: float = price_tags.LEAST_CONFIDENCE
 
     @property
     def right(self) -> bool:
@@ -61,10 +61,10 @@ class Outcome:
 
     @property
     def accepted(self) -> bool:
-        return self.confidence >= self.least_confidence
+        return self.confidence >= thresholds.shipped().price_tag.least_confidence
 
 
-async def read(tags: Sequence[Tag]) -> tuple[list[dict[str, Any]], list[float]]:
+async def read(tags: Sequence[Tag]) -> tuple[list[Text], list[float]]:
     """What `ocr` says of each, and in how many milliseconds, one after the other."""
     answers, times = [], []
     with tempfile.TemporaryDirectory() as root:
@@ -74,19 +74,18 @@ async def read(tags: Sequence[Tag]) -> tuple[list[dict[str, Any]], list[float]]:
                 begun = perf_counter()
                 answer = await models.ocr(each.jpeg, _WAITS_S)
                 times.append((perf_counter() - begun) * 1000)
-                answers.append(answer.result.model_dump(mode="json"))
+                answers.append(answer.result)
             await models.close()
     return answers, times
 
 
-def outcome(each: Tag, answer: dict[str, Any]) -> Outcome:
-    size, lines = price_tags.lines_of(answer)
-    return Outcome(
-        each, price_tags.read(lines, size=size, region=each.region, least_confidence=0), largest_number(lines, each.region)
-    )
+def outcome(each: Tag, text: Text) -> Outcome:
+    size = text.width, text.height
+    answer = price_tags.read(text.lines, size=size, region=each.region, least_confidence=0)
+    return Outcome(each, answer, largest_number(text.lines, each.region))
 
 
-def largest_number(lines: Sequence[price_tags.Line], region: str) -> Money | None:
+def largest_number(lines: Sequence[Line], region: str) -> Money | None:
     """The peer: the tallest line that has a number is the price."""
     numbered = [
         (abs(line.corners[3][1] - line.corners[0][1]), match.group())
@@ -150,16 +149,21 @@ def main() -> None:
     tags = [tag(number, _SEED) for number in range(count)]
     times: list[float] = []
     if kept and kept.exists():
-        answers = json.loads(kept.read_text())[:count]
+        answers = [Text.model_validate(each) for each in json.loads(kept.read_text())[:count]]
     else:
         answers, times = asyncio.run(read(tags))
         if kept:
-            kept.write_text(json.dumps(answers, ensure_ascii=False))
+            kept.write_text(json.dumps([each.model_dump(mode="json") for each in answers], ensure_ascii=False))
     outcomes = [outcome(each, answer) for each, answer in zip(tags, answers, strict=True)]
     tuned = [each for each in outcomes if each.tag.tuned]
     untouched = [each for each in outcomes if not each.tag.tuned]
     console = Console(width=max(110, Console().width))
     console.print(table("price and currency", {"all": outcomes, "tuned layouts": tuned, "untouched layouts": untouched}))
+    promised = thresholds.shipped().price_tag
+    console.print(
+        f"promised from a confidence of {promised.least_confidence} on, by {promised.tags} tags:"
+        f" {100 * promised.exact:.1f} % exact, {100 * promised.wrong:.2f} % wrong"
+    )
     by_layout = {layout.name: [each for each in outcomes if each.tag.layout == layout.name] for layout in LAYOUTS}
     console.print(table("by layout; the last eight are untouched", {name: found for name, found in by_layout.items() if found}))
     extras = Table("", *also_right([]), title="also right, of accepted tags that show it")

@@ -93,6 +93,11 @@ class Code(Shape):
         default=None, description="the product number the code stands for, if it is one and its check digit holds"
     )
     publication: str | None = Field(default=None, pattern="^(ISBN [0-9]{13}|ISSN [0-9]{7}[0-9X])$")
+    add_on: str | None = Field(
+        default=None, pattern="^([0-9]{2}|[0-9]{5})$", description="the digits printed beside a periodical's or a book's number"
+    )
+    issue: int | None = Field(default=None, ge=0, le=99, description="a periodical's, as its add-on counts them")
+    printed_price: PositiveMoney | None = Field(default=None, description="a book's, as its add-on tells it")
     elements: Elements | None = None
     in_store: InStore | None = None
     link: str | None = Field(default=None, max_length=2048, description="an address to be shown, never opened; for `read` only")
@@ -148,6 +153,7 @@ class UnclearReason(StrEnum):
     """Why nothing is said. Each has a hint in the wearer's language in the glossary."""
 
     NO_CODE = "no_code"
+    CODE_CUT_OFF = "code_cut_off"
     SEVERAL_PRODUCTS = "several_products"
     NOT_A_PRODUCT_CODE = "not_a_product_code"
     UNKNOWN_PRODUCT = "unknown_product"
@@ -213,7 +219,7 @@ class Choice(Shape):
 
 class Undecided(Shape):
     """Data of `sighting.undecided`, and of `choice.offered`: it is one of these, and only the wearer can say which. The answer is
-    a `choice.made`."""
+    a `choice.made`. `late_models` and `failed_models` did not contribute."""
 
     sighting_id: str
     frame_digest: Sha256
@@ -222,6 +228,8 @@ class Undecided(Shape):
     choices: tuple[Choice, ...] = Field(min_length=2, max_length=3)
     price_tag: PriceTag | None = None
     models: tuple[str, ...] = Field(min_length=1, max_length=8)
+    late_models: tuple[str, ...] = ()
+    failed_models: tuple[str, ...] = ()
     text: str | None = Field(default=None, description="the question, in the wearer's language")
 
 
@@ -244,7 +252,7 @@ class ChoiceMade(Shape):
 
 class Unclear(Shape):
     """Data of `sighting.unclear`: look again, nothing is guessed. Where the frame shows a price tag or plain codes and no
-    product, they are told all the same."""
+    product, they are told all the same. `late_models` and `failed_models` did not contribute."""
 
     sighting_id: str
     frame_digest: Sha256
@@ -253,6 +261,8 @@ class Unclear(Shape):
     hint: str | None = Field(default=None, description="what the wearer can do, in the wearer's language")
     codes: tuple[Code, ...] = Field(default=(), max_length=64)
     price_tag: PriceTag | None = None
+    late_models: tuple[str, ...] = ()
+    failed_models: tuple[str, ...] = ()
 
 
 class PayeesSeen(Shape):

@@ -1,14 +1,14 @@
 """`augenblick catalogue`: merchants' products and their pictures, in numbered snapshots, one of which is current."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from streams.command_line import JsonOption, moment, print_json, print_table, with_parts
+from streams.command_line import JsonOption, moment, print_json, print_table, progress_bar, with_parts
 
 if TYPE_CHECKING:
     from connectors.shops.catalogue.importer import CatalogueFile
@@ -60,7 +60,7 @@ def import_products(
         async with parts.database().transaction() as connection:
             merchant_id = await store.find_merchant(connection, merchant)
         async with _catalogues(parts) as catalogues:
-            with _progress() as progress:
+            with progress_bar() as progress:
                 return await catalogues.import_list(
                     merchant_id,
                     listed.rows,
@@ -191,21 +191,6 @@ async def _catalogues(parts: "Parts") -> "AsyncIterator[Catalogues]":
     finally:
         if models is not None:
             await models.close()
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("pictures", total=None, visible=False)
-
-        def show(done: int, of: int) -> None:
-            bar.update(task, completed=done, total=of, visible=of > 0)
-
-        yield show
 
 
 def _line(snapshot: "Snapshot") -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -87,6 +88,25 @@ def console() -> "Console":
     made = Console(highlight=False)
     # A file or a pipe has no width of its own; the default of 80 would break every id.
     return made if made.is_terminal else Console(highlight=False, width=400)
+
+
+@contextmanager
+def progress_bar(of: int = 0) -> Iterator[Callable[[int, int], None]]:
+    """How many pictures are done, of how many: shown as soon as it is known of how many. On standard error, where that is a
+    terminal. Standard output stays where it is: only where both are one terminal is it led around the bar."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    errors = Console(stderr=True)
+    columns = (TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    together = errors.is_terminal and console().is_terminal
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal, redirect_stdout=together) as bar:
+        task = bar.add_task("pictures", total=of or None, visible=of > 0)
+
+        def show(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of, visible=of > 0)
+
+        yield show
 
 
 def moment(at: datetime | None) -> str:

@@ -11,24 +11,17 @@ import typer
 
 from schemas.errors import Misconfigured
 from schemas.recognition import Intent
-from streams.command_line import JsonOption, print_json, print_table, with_parts
-from streams.recognition_parts import (
-    DeadlineOption,
-    chosen,
-    make_directory,
-    progress_bar,
-    running_models,
-    snapshot_with_pictures,
-)
+from streams.command_line import JsonOption, print_json, print_table, progress_bar, with_parts
+from streams.recognition_commands import DeadlineOption, make_directory
 
 if TYPE_CHECKING:
     from streams.catalogues.store import KnownProduct
     from streams.core.bootstrap import Parts
-    from streams.sightings.calibration import Answer, Shown, SplitBy
+    from streams.evaluation.calibration import Answer, Shown, SplitBy
+    from streams.evaluation.manifests import Labelled
+    from streams.evaluation.measures import Outcome, Report
+    from streams.evaluation.plots import Case
     from streams.sightings.catalogues import Snapshot
-    from streams.sightings.evaluation import Outcome, Report
-    from streams.sightings.manifests import Labelled
-    from streams.sightings.plots import Case
     from streams.sightings.thresholds import Thresholds
     from streams.sightings.triton import Models
 
@@ -86,9 +79,10 @@ class _Evaluated:
 
 
 async def _evaluate(parts: "Parts", manifest: Path, catalogue: str, time_s: float, output: Path | None) -> _Evaluated:
-    from streams.sightings.evaluation import report
-    from streams.sightings.inspection import inspect, line_of, outcome_of
-    from streams.sightings.manifests import read_manifest
+    from streams.evaluation.inspection import ChosenCatalogues, inspect, line_of, outcome_of
+    from streams.evaluation.manifests import read_manifest
+    from streams.evaluation.measures import report
+    from streams.evaluation.running import running_models, snapshot_with_pictures
     from streams.sightings.recogniser import Recogniser
 
     outcomes: list[Outcome] = []
@@ -97,16 +91,16 @@ async def _evaluate(parts: "Parts", manifest: Path, catalogue: str, time_s: floa
     async with running_models(parts) as models:
         snapshot, products = await snapshot_with_pictures(parts, models, catalogue)
         labelled = read_manifest(manifest, {product: known.gtin for product, known in products.items()})
-        recogniser = Recogniser(models, chosen(parts, {snapshot.merchant_id: snapshot}))
-        with progress_bar(len(labelled)) as advance, _lines(output / "answers.jsonl" if output else None) as write:
-            for each in labelled:
+        recogniser = Recogniser(models, ChosenCatalogues(parts.database(), {snapshot.merchant_id: snapshot}))
+        with progress_bar(len(labelled)) as show_progress, _lines(output / "answers.jsonl" if output else None) as write:
+            for number, each in enumerate(labelled, 1):
                 inspected = await inspect(recogniser, each.file, Intent.IDENTIFY, time_s)
                 write({**line_of(inspected), "right": each.product})
                 if inspected.error is None:
                     outcomes.append(outcome_of(each, inspected))
                 else:
                     unreadable.append((str(each.file), inspected.error))
-                advance()
+                show_progress(number, len(labelled))
     if output is not None:
         files = [output / "answers.jsonl", *await _draw(parts, snapshot, products, outcomes, output)]
     return _Evaluated(report(outcomes), snapshot.number, snapshot.thresholds.act, files, unreadable)
@@ -121,7 +115,7 @@ async def _draw(
 ) -> list[Path]:
     """The plot, and the errors, the surest first: those harm most."""
     from streams.catalogues.store import find_thumbnail
-    from streams.sightings.plots import contact_sheets, precision_coverage_plot
+    from streams.evaluation.plots import contact_sheets, precision_coverage_plot
 
     errors = sorted((each for each in outcomes if each.is_error), key=lambda each: -each.confidence)
     shown = {product for each in errors for product in (each.first, each.product) if product and product in products}
@@ -140,13 +134,15 @@ async def _draw(
 def _cases(
     errors: "Sequence[Outcome]", products: Mapping[str, "KnownProduct"], thumbnails: Mapping[str, bytes | None]
 ) -> "Iterator[Case]":
-    from streams.sightings.plots import Case, Panel
+    from streams.evaluation.drawing import can_write
+    from streams.evaluation.plots import Case, Panel
 
     def panel(product: str | None) -> Panel | None:
         if product is None:
             return None
         title = products[product].title if product in products else product
-        return Panel(title if title == product else f"{title} ({product})", thumbnails.get(product))
+        named = title != product and can_write(title)
+        return Panel(f"{title} ({product})" if named else product, thumbnails.get(product))
 
     for error in errors:
         caption = f"{Path(error.file).name}: {error.decision.replace('_', ' ')}, {error.confidence:.2f}"
@@ -250,15 +246,12 @@ class _Calibrated:
     unusable: Sequence[tuple[str, str]]
 
 
-_ASKING_IS_WORTHWHILE = 0.7
-"""Of what is asked, so often the right one is among the choices; also of pictures that show nothing of the catalogue."""
-
-
 async def _calibrate(
     parts: "Parts", manifest: Path, catalogue: str, time_s: float, wanted: _Wanted, *, keep: bool
 ) -> _Calibrated:
     from streams.catalogues.store import keep_calibration
-    from streams.sightings.manifests import read_manifest
+    from streams.evaluation.manifests import read_manifest
+    from streams.evaluation.running import running_models, snapshot_with_pictures
 
     async with running_models(parts) as models:
         snapshot, products = await snapshot_with_pictures(parts, models, catalogue)
@@ -267,7 +260,7 @@ async def _calibrate(
         answers, unusable = await _answers(parts, models, snapshot.name, labelled, time_s, wanted)
     if not answers:
         raise Misconfigured("Nothing was answered: " + "; ".join(f"{file}: {reason}" for file, reason in unusable[:3]))
-    made = _fitted(answers, unusable, snapshot, wanted, f"{manifest.name}, snapshot {snapshot.number} of {snapshot.merchant_id}")
+    made = _fitted(answers, unusable, wanted, f"{manifest.name}, snapshot {snapshot.number} of {snapshot.merchant_id}")
     if keep:
         thresholds = made.thresholds.model_dump(mode="json")
         measured_on = {"manifest": manifest.name, "snapshot": snapshot.number, "pictures": len(labelled), "answers": len(answers)}
@@ -286,16 +279,18 @@ async def _answers(
     parts: "Parts", models: "Models", snapshot: str, labelled: "Sequence[Labelled]", time_s: float, wanted: _Wanted
 ) -> "tuple[list[Answer], list[tuple[str, str]]]":
     from streams.core.settings import require
-    from streams.sightings.inspection import matched
-    from streams.sightings.leave_one_out import tidy, without
-    from streams.sightings.manifests import by_product
+    from streams.evaluation.inspection import matched
+    from streams.evaluation.leave_one_out import tidy, without
+    from streams.evaluation.manifests import by_product
 
     answers: list[Answer] = []
     unusable: list[tuple[str, str]] = []
     groups = by_product(labelled) if wanted.leave_one_out else {}
     directory = require(parts.settings.catalogue_directory, "catalogue_directory") if groups else Path()
 
-    with progress_bar(len(labelled) + sum(len(group) for group in groups.values())) as advance:
+    count = len(labelled) + sum(len(group) for group in groups.values())
+
+    with progress_bar(count) as show_progress:
 
         async def ask(each: "Labelled", name: str, *, left_out: bool = False) -> None:
             answer = await matched(models, each, name, time_s, left_out=left_out)
@@ -303,7 +298,7 @@ async def _answers(
                 unusable.append((str(each.file), answer))
             else:
                 answers.append(answer)
-            advance()
+            show_progress(len(answers) + len(unusable), count)
 
         for each in labelled:
             await ask(each, snapshot)
@@ -319,19 +314,12 @@ async def _answers(
 def _fitted(
     answers: "Sequence[Answer]",
     unusable: Sequence[tuple[str, str]],
-    snapshot: "Snapshot",
     wanted: _Wanted,
     measured_on: str,
 ) -> _Calibrated:
     """Raises Misconfigured where the pictures do not show what is to be promised."""
+    from streams.evaluation.calibration import TooLittleShown, calibrated, weaker_half
     from streams.sightings import thresholds
-    from streams.sightings.calibration import (
-        TooLittleShown,
-        asking_confidence,
-        calibrated,
-        choosing_confidence,
-        weaker_half,
-    )
 
     try:
         fitted = weaker_half(
@@ -339,13 +327,13 @@ def _fitted(
         )
     except (TooLittleShown, ValueError) as error:
         raise Misconfigured(f"Nothing is promised, and nothing was changed. {error}") from error
-    calibration, shown = fitted.calibration, fitted.shown
-    choice = choosing_confidence(fitted.fitted_on, calibration, shown.confidence)
-    ask = asking_confidence(fitted.fitted_on, calibration, shown.confidence, choice, worthwhile=_ASKING_IS_WORTHWHILE)
     base = thresholds.shipped()
-    matcher = snapshot.matcher or base.matcher
-    made = calibrated(base, matcher, calibration, shown, ask=ask, choice=choice, measured_on=measured_on)
-    return _Calibrated(made, shown, len(fitted.fitted_on), unusable)
+    matchers = {answer.matcher for answer in answers}
+    if len(matchers) > 1:
+        raise Misconfigured(f"Several matchers answered ({', '.join(sorted(matchers))}). Calibrate again when there is one.")
+    matcher = matchers.pop()
+    made = calibrated(base, matcher, fitted, measured_on=measured_on)
+    return _Calibrated(made, fitted.shown, len(fitted.fitted_on), unusable)
 
 
 def _show_calibration(made: _Calibrated, wanted: _Wanted, output: Path | None) -> None:

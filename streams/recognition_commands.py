@@ -10,14 +10,15 @@ import typer
 
 from schemas.errors import Misconfigured
 from schemas.recognition import Intent
-from streams.command_line import with_parts
-from streams.recognition_parts import DeadlineOption, make_directory, progress_bar, recogniser_for, running_models
+from streams.command_line import progress_bar, with_parts
 
 if TYPE_CHECKING:
     from streams.core.bootstrap import Parts
-    from streams.sightings.inspection import Inspected
+    from streams.evaluation.inspection import Inspected
 
 app = typer.Typer(no_args_is_help=True)
+
+DeadlineOption = Annotated[int, typer.Option(min=1, max=600_000, help="how long a picture may take; glasses wait about 1500")]
 
 _FILE_WIDTH = 40
 
@@ -64,8 +65,9 @@ async def _recognise(
     as_json: bool,
 ) -> bool:
     """Whether every picture could be read."""
-    from streams.sightings.inspection import inspect, line_of
-    from streams.sightings.picture_files import pictures_in
+    from streams.evaluation.inspection import inspect, line_of
+    from streams.evaluation.picture_files import pictures_in
+    from streams.evaluation.running import recogniser_for, running_models
 
     files = list(pictures_in(paths))
     if not files:
@@ -74,7 +76,7 @@ async def _recognise(
     readable = True
     async with running_models(parts) as models:
         recogniser = await recogniser_for(parts, models, catalogue)
-        with progress_bar(len(files)) as advance:
+        with progress_bar(len(files)) as show_progress:
             for number, file in enumerate(files, 1):
                 inspected = await inspect(recogniser, file, intent, time_s, region=region, explain=explain is not None)
                 readable = readable and inspected.error is None
@@ -82,7 +84,7 @@ async def _recognise(
                     _write_explanation(inspected, explain, number, len(files))
                 line = json.dumps(line_of(inspected), ensure_ascii=False) if as_json else _readable(line_of(inspected), width)
                 _write_line(line)
-                advance()
+                show_progress(number, len(files))
     return readable
 
 
@@ -133,8 +135,15 @@ def _money(price: Mapping[str, Any]) -> str:
 
 def _write_explanation(inspected: "Inspected", directory: Path, number: int, of: int) -> None:
     """Numbered, for pictures in several folders may have one name."""
-    from streams.sightings.explanation import annotated
-    from streams.sightings.inspection import explained
+    from streams.evaluation.explanation import annotated
+    from streams.evaluation.inspection import explained
 
     path = directory / f"{number:0{len(str(of))}d}-{inspected.file.stem}.jpg"
     annotated(explained(inspected)).save(path, "JPEG", quality=90)
+
+
+def make_directory(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Misconfigured(f"{path} cannot be made: {error.strerror}.") from error

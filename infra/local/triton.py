@@ -100,8 +100,7 @@ class Triton:
         )
         return ProcessSpec(
             name=self.name,
-            # What it shares with its models' processes has the last frame in it: for this user's eyes only.
-            argv=["/bin/sh", "-c", 'umask 077 && exec "$0" "$@"', str(self._server / "bin" / "tritonserver"), *options],
+            argv=[str(self._server / "bin" / "tritonserver"), *options],
             log_file=self._log_file,
             # From here the models import `vision`: this tritonserver passes over PYTHONPATH.
             working_directory=server.TRITON,
@@ -185,8 +184,9 @@ def _kept_key(path: Path) -> str:
 
 
 def remove_shared_memory(own_prefix: str) -> None:
-    """A server that was killed leaves its shared memory behind, and nobody else will ever remove it. This removes what an earlier
-    server of this stack left, and what servers left whose supervisor (named by its process id) is gone."""
+    """A server that was killed before its models had begun, and had taken the names from it (vision/shared_memory.py), leaves its
+    shared memory behind: empty, but nobody else will ever remove it. This removes what an earlier server of this stack left, and
+    what servers left whose supervisor (named by its process id) is gone."""
     for region in SHARED_MEMORY.glob(f"{SHARED_MEMORY_NAME}-*"):
         supervisor = region.name.split("-")[1]
         if region.name.startswith(own_prefix) or (supervisor.isdecimal() and not psutil.pid_exists(int(supervisor))):

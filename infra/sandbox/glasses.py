@@ -177,10 +177,10 @@ class Glasses:
         if accepted["type"] != "gateway.accepted":
             raise LinkLost(f"the gateway refused: {accepted}")
 
-    async def look(self, frame: bytes, intent: str = "price", timeout_s: float = 5.0) -> Message:
+    async def look(self, frame: bytes, intent: str = "price", timeout_s: float = 5.0, **attributes: Any) -> Message:
         """A glance and its answer: `offers.found`, `payees.found`, `choice.offered`, `look.again`, or the notice that the frame
         was dropped or refused."""
-        sighting = await self.send_frame(frame, intent)
+        sighting = await self.send_frame(frame, intent, **attributes)
 
         def answers(message: Message) -> bool:
             if message["type"] in {"offers.found", "payees.found", "choice.offered", "look.again"}:

@@ -148,9 +148,11 @@ def main() -> None:
     options = arguments(repository, names, listening, key, traces_url=traces_endpoint(os.environ), pinned_memory_bytes=pinned)
     # Here the models' packages are on the path already, in front of the image's own.
     path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH"), str(TRITON)) if part)
-    # What it shares with its models' processes, and what would be left of a crash, has frames in it.
-    os.umask(0o077)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # What would be left of a crash has frames in it. At 1 it is not handed to a program of the host's either (core_pattern); 0
+    # would not prevent that (Linux, fs/coredump.c).
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    limit = 0 if hard == 0 else 1
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
     # tritonserver 2.51 runs models in an interpreter that passes over PYTHONPATH, but looks into the working directory.
     os.chdir(TRITON)
     os.execve(program, [program, *options], {**os.environ, **environment(), "PYTHONPATH": path})

@@ -6,34 +6,27 @@ behind, and a path never leads out of the list's own directory.
 
 import asyncio
 import hashlib
-import io
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urljoin
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from connectors.http import Answer, Deadlines, HttpClient
 from connectors.shops.catalogue.fields import is_address
 from schemas.errors import OutcomeUnknown, Rejected, Retryable
+from streams.core.pictures import ORIENTATION, UnusablePicture, jpeg, opened, upright
 
 MAX_BYTES = 10_000_000
 MAX_PIXELS = 50_000_000
 
-_FORMATS = ("JPEG", "PNG", "WEBP")
 _TYPES = frozenset({"image/jpeg", "image/jpg", "image/png", "image/webp"})
 _SIDE = 1024
 _THUMBNAIL_SIDE = 256
 _SMALLEST_SIDE = 32
 _REDIRECTS = 3
-_ORIENTATION = 0x0112
 _LYING = {5, 6, 7, 8}  # values that exchange width and height
 _DEADLINES = Deadlines(connect=5, read=10, total=30)
-
-
-class UnusablePicture(Exception):
-    """It cannot be had, or is no picture that can be used. The message says why, without its name."""
 
 
 @dataclass(frozen=True)
@@ -108,43 +101,13 @@ def _content(answer: Answer) -> bytes:
 
 def prepare(data: bytes) -> Prepared:
     """Raises UnusablePicture."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata, which is left behind, and of sizes that are bounded here
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
-                width, height = opened.size
-                if width * height > MAX_PIXELS:
-                    raise Image.DecompressionBombError
-                if min(width, height) < _SMALLEST_SIDE:
-                    raise UnusablePicture(f"has less than {_SMALLEST_SIDE} pixels on a side")
-                # A JPEG is decoded at the smallest scale that is not below what is wanted.
-                opened.draft("RGB", (_SIDE, _SIDE))
-                if opened.getexif().get(_ORIENTATION) in _LYING:
-                    width, height = height, width
-                upright = ImageOps.exif_transpose(opened)
-                upright.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-                picture = _on_white(upright)
-                picture.info.clear()  # or comments would be written again
-    except UnidentifiedImageError:
-        raise UnusablePicture("is no JPEG, PNG or WebP") from None
-    except Image.DecompressionBombError:
-        raise UnusablePicture(f"has more than {MAX_PIXELS // 1_000_000} million pixels") from None
-    except (OSError, ValueError, SyntaxError):
-        raise UnusablePicture("is damaged or truncated") from None
+    with opened(data, most_pixels=MAX_PIXELS) as given:
+        width, height = given.size
+        if min(width, height) < _SMALLEST_SIDE:
+            raise UnusablePicture(f"has less than {_SMALLEST_SIDE} pixels on a side")
+        if given.getexif().get(ORIENTATION) in _LYING:
+            width, height = height, width
+        picture = upright(given, _SIDE)
     small = picture.copy()
     small.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
-    return Prepared(_jpeg(picture, 92), _jpeg(small, 82), width, height)
-
-
-def _on_white(picture: Image.Image) -> Image.Image:
-    """What shows through a product that was cut out is white, as on a page."""
-    if picture.has_transparency_data:
-        whole = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
-    return picture.convert("RGB")
-
-
-def _jpeg(picture: Image.Image, quality: int) -> bytes:
-    written = io.BytesIO()
-    picture.save(written, "JPEG", quality=quality)
-    return written.getvalue()
+    return Prepared(jpeg(picture, 92), jpeg(small, 82), width, height)

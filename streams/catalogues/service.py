@@ -20,9 +20,9 @@ from schemas.errors import Misconfigured
 from schemas.ids import MerchantId
 from streams.catalogues import pictures, store
 from streams.catalogues.directories import SnapshotWriter, Written, is_there, remove_unused
-from streams.catalogues.pictures import UnusablePicture
 from streams.catalogues.store import Draft, Models, Snapshot
 from streams.core.database import Database
+from streams.core.pictures import UnusablePicture
 from streams.core.settings import require
 
 _AT_ONCE = 6  # pictures on their way: most of the time they wait for a server

@@ -479,16 +479,3 @@ async def keep_calibration(
     values = {"merchant_id": merchant_id, "matcher": matcher, "thresholds": dict(thresholds), "measured_on": dict(measured_on)}
     await connection.execute(insert(catalogue_calibrations).values(values))
     await connection.execute(select(func.pg_notify(CHANNEL, merchant_id)))
-
-
-async def find_calibration(connection: AsyncConnection, merchant_id: MerchantId, matcher: str) -> dict[str, Any] | None:
-    """The newest thresholds that were measured on this merchant's catalogue with this matcher."""
-    calibrations = catalogue_calibrations.c
-    query = (
-        select(calibrations.thresholds)
-        .where(calibrations.merchant_id == merchant_id, calibrations.matcher == matcher)
-        .order_by(calibrations.created_at.desc())
-        .limit(1)
-    )
-    found: dict[str, Any] | None = await connection.scalar(query)
-    return found

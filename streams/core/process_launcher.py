@@ -29,8 +29,14 @@ def die_with_parent(death_signal: int) -> None:
 
 
 def leave_no_core_dump() -> None:
-    """What a process held when it crashed may be somebody's frame or key: it is written to no file."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    """What a process held when it crashed may be somebody's frame or key: it is written to no file, and handed to no program.
+
+    To a limit of 0 Linux pays no heed where /proc/sys/kernel/core_pattern names a program; at 1 it does not start it (see
+    fs/coredump.c), and a file of one byte is not written either.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    limit = 0 if hard == 0 else 1
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
 
 
 def become_user(name: str) -> None:

@@ -38,6 +38,8 @@ def chosen(made: ChoiceMade) -> Recognition:
         confidence=1.0,
         price_tag=offered.price_tag,
         models=offered.models,
+        late_models=offered.late_models,
+        failed_models=offered.failed_models,
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from pydantic import ValidationError
-from sqlalchemy import Row, and_, or_, select, tuple_
+from sqlalchemy import Row, and_, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.ids import MerchantId
@@ -23,7 +23,7 @@ from schemas.tables import catalogue_calibrations, catalogue_products, catalogue
 from streams.catalogues.store import CHANNEL
 from streams.core.database import Database, is_unavailable
 from streams.sightings import thresholds
-from streams.sightings.thresholds import Thresholds
+from streams.sightings.thresholds import WEIGHTS, Thresholds
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +33,29 @@ _TRIED_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True)
+class Market:
+    """What a snapshot's prices are in, ISO 4217, and what its products are described in, ISO 639."""
+
+    currencies: frozenset[str] = frozenset()
+    languages: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Snapshot:
-    """What a merchant sells now. `name` is what `match` knows it by; None where no product of it is recognised by picture."""
+    """What a merchant sells now. `name` is what `match` knows it by; None where no product of it is recognised by picture.
+    `matcher` extracted its features; `thresholds` are those that were calibrated last, by whatever weights. `market` is told of
+    those with a name only."""
 
     merchant_id: MerchantId
     number: int
     name: str | None = None
     matcher: str | None = None
     thresholds: Thresholds = field(default_factory=thresholds.shipped, repr=False)
+    market: Market = field(default_factory=Market, repr=False)
+
+    def limits(self, scorer: str) -> Thresholds:
+        """For scores of `scorer`, as `match` names it: its own, if they were calibrated with that one."""
+        return self.thresholds if self.thresholds.may_act(scorer) else thresholds.shipped()
 
 
 @dataclass(frozen=True)
@@ -113,7 +128,7 @@ class Catalogues:
     async def _refresh(self) -> None:
         try:
             async with self._database.transaction() as connection:
-                self._current = await read_current(connection)
+                self._current = await read_current(connection, self._current)
         except Exception as error:
             if not is_unavailable(error):
                 raise
@@ -131,8 +146,9 @@ class Catalogues:
             return await find_products(connection, snapshots, gtins=gtins, own=own)
 
 
-async def read_current(connection: AsyncConnection) -> Mapping[MerchantId, Snapshot]:
-    """With the newest calibration of each that fits its matcher."""
+async def read_current(connection: AsyncConnection, known: Mapping[MerchantId, Snapshot] = NONE) -> Mapping[MerchantId, Snapshot]:
+    """With the newest calibration of each that fits its matcher, by whatever weights. What cannot have changed is taken from
+    `known`."""
     is_current = and_(
         catalogue_snapshots.c.merchant_id == catalogues.c.merchant_id, catalogue_snapshots.c.number == catalogues.c.current
     )
@@ -145,12 +161,15 @@ async def read_current(connection: AsyncConnection) -> Mapping[MerchantId, Snaps
             catalogue_calibrations,
             and_(
                 catalogue_calibrations.c.merchant_id == catalogue_snapshots.c.merchant_id,
-                catalogue_calibrations.c.matcher == catalogue_snapshots.c.matcher,
+                func.split_part(catalogue_calibrations.c.matcher, WEIGHTS, 1) == catalogue_snapshots.c.matcher,
             ),
         )
         .order_by(catalogue_snapshots.c.merchant_id, catalogue_calibrations.c.created_at.desc())
         .distinct(catalogue_snapshots.c.merchant_id)
     )
+    rows = (await connection.execute(query)).all()
+    markets = {(str(one.merchant_id), one.number): one.market for one in known.values()}
+    markets |= await _markets(connection, {(row.merchant_id, row.number) for row in rows if row.name} - markets.keys())
     return MappingProxyType(
         {
             MerchantId(row.merchant_id): Snapshot(
@@ -159,10 +178,32 @@ async def read_current(connection: AsyncConnection) -> Mapping[MerchantId, Snaps
                 name=row.name,
                 matcher=row.matcher,
                 thresholds=_thresholds(row.merchant_id, row.thresholds),
+                market=markets.get((row.merchant_id, row.number), Market()),
             )
-            for row in await connection.execute(query)
+            for row in rows
         }
     )
+
+
+async def _markets(connection: AsyncConnection, numbers: Collection[tuple[str, int]]) -> dict[tuple[str, int], Market]:
+    """By merchant and number. A snapshot does not change: this is read once for each."""
+    if not numbers:
+        return {}
+    columns = catalogue_products.c
+    key = (columns.merchant_id, columns.snapshot)
+    query = (
+        select(
+            *key,
+            func.array_agg(columns.price_currency.distinct()).label("currencies"),
+            func.array_agg(func.split_part(columns.language, "-", 1).distinct()).label("languages"),
+        )
+        .where(tuple_(*key).in_(sorted(numbers)))
+        .group_by(*key)
+    )
+    return {
+        (row.merchant_id, row.snapshot): Market(frozenset(row.currencies) - {None}, frozenset(row.languages))
+        for row in await connection.execute(query)
+    }
 
 
 def _thresholds(merchant_id: str, stored: object) -> Thresholds:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from stdnum import ean, isbn, issn
 from stdnum.exceptions import ValidationError
 
+from schemas.money import Money
 from schemas.recognition import Code, Intent, PayeeCode, Point
 from streams.sightings import gs1, in_store, payee_codes
 from streams.sightings.payee_codes import PayersCode
@@ -28,6 +29,7 @@ class Read(BaseModel):
     corners: tuple[Point, Point, Point, Point]
     valid: bool
     symbology_identifier: str | None = None
+    add_on: str | None = None
 
 
 # Symbologies whose whole text may be a GTIN.
@@ -54,6 +56,7 @@ _ELEMENTS = frozenset({"]C1", "]e0", "]d2", "]d5", "]Q3", "]Q4", "]J1"})
 _RESTRICTED = re.compile("02|04|2[0-9]")
 _NO_PRODUCT = re.compile("05|98[0-4]|99|19[12]")
 _RESTRICTED_8 = re.compile("[02]")
+_ADD_ON = re.compile("[0-9]{2}|[0-9]{5}")
 
 _LINK_AT_MOST = 2048
 _HIDDEN = re.compile(r"[\s\x00-\x1f\x7f-\xa0\xad\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff\ufff0-\uffff\\]")
@@ -66,9 +69,9 @@ def meaning(read: Read, intent: Intent, region: str | None = None) -> Code:
     # First of all, whatever the symbology: who has this text has somebody's money.
     if payee_codes.is_payers_code(read.text):
         return PayersCode(**seen.model_dump())
-    digits = _digits(read)
+    digits = _checked(read.text, read.format)
     if digits is not None:
-        return _numbered(seen, read.text, digits, region)
+        return _numbered(seen, read, digits, region)
     if (said := _gs1(read, region)) is not None:
         return _said(seen, said)
     if read.format in _PAYEE_FORMATS and (payee := _payee(read.text)) is not None:
@@ -76,14 +79,6 @@ def meaning(read: Read, intent: Intent, region: str | None = None) -> Code:
     if intent is Intent.READ and read.format in _MATRICES and (link := shown_link(read.text)) is not None:
         return seen.model_copy(update={"link": link})
     return seen
-
-
-def gtin_of(text: str, symbology: str) -> str | None:
-    """The GTIN, normalised to 14 digits, that a code of digits alone stands for; None where it stands for none: another
-    symbology, a wrong length or check digit, or a number that only one shop understands (GS1 General Specifications, section
-    1.4)."""
-    digits = _checked(text, symbology)
-    return digits if digits is not None and _is_product(digits) else None
 
 
 def expand_upc_e(text: str) -> str | None:
@@ -125,12 +120,8 @@ def _symbology(read: Read) -> str | None:
     return identifier if identifier and len(identifier) <= 3 and identifier.isprintable() else None
 
 
-def _digits(read: Read) -> str | None:
-    """14 digits whose check digit holds."""
-    return _checked(read.text, read.format)
-
-
 def _checked(text: str, symbology: str) -> str | None:
+    """14 digits whose check digit holds, where the whole text of such a symbol is a number of that kind."""
     if len(text) not in _LENGTHS.get(symbology, ()) or not (text.isascii() and text.isdigit()):
         return None
     if symbology == "UPCE" and len(text) == 8:
@@ -143,16 +134,18 @@ def _checked(text: str, symbology: str) -> str | None:
 
 
 def _is_product(digits: str) -> bool:
-    """`digits` are 14. A packing level in the first one changes nothing of whose number it is."""
+    """`digits` are 14. Not the numbers that only one shop understands (GS1 General Specifications, section 1.4). A packing level
+    in the first one changes nothing of whose number it is."""
     if digits.startswith("000000"):
         return not _RESTRICTED_8.match(digits[6:])
     number = digits[1:]
     return not (_RESTRICTED.match(number) or _NO_PRODUCT.match(number))
 
 
-def _numbered(seen: Code, text: str, digits: str, region: str | None) -> Code:
+def _numbered(seen: Code, read: Read, digits: str, region: str | None) -> Code:
     if _is_product(digits):
-        return seen.model_copy(update={"text": text, "gtin": digits, "publication": _publication(digits[1:])})
+        told = seen.model_copy(update={"text": read.text, "gtin": digits, "publication": _publication(digits[1:])})
+        return _with_add_on(told, read.add_on)
     number = digits[1:]
     if digits[0] == "0" and re.match("02|2[0-9]", number):
         return seen.model_copy(update={"in_store": in_store.read(number, region)})
@@ -166,6 +159,20 @@ def _publication(number: str) -> str | None:
     if number.startswith(("978", "979")) and isbn.is_valid(number) and not number.startswith("9790"):
         return f"ISBN {number}"
     return None
+
+
+def _with_add_on(code: Code, add_on: str | None) -> Code:
+    """Two digits count a periodical's issues. Five tell a book's price, whose currency is the first: 5 is that of the United
+    States, to 99.98 dollars; of the others some mean different things to different publishers, and 9 means no price."""
+    if add_on is None or not _ADD_ON.fullmatch(add_on):
+        return code
+    said: dict[str, object] = {"add_on": add_on}
+    kind = (code.publication or "").partition(" ")[0]
+    if kind == "ISSN" and len(add_on) == 2:
+        said["issue"] = int(add_on)
+    elif kind == "ISBN" and add_on.startswith("5") and 0 < int(add_on[1:]) < 9999:
+        said["printed_price"] = Money.of(int(add_on[1:]), "USD")
+    return code.model_copy(update=said)
 
 
 def _gs1(read: Read, region: str | None) -> gs1.Said | None:

@@ -1,8 +1,11 @@
 """Triton's client for importing catalogues: features of catalogue pictures, and opening a snapshot before anybody waits for it.
 Nobody wears glasses here: there is time, and what a model says against a picture or a snapshot is passed on."""
 
+import asyncio
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -60,10 +63,10 @@ class TritonPictureModels:
             raise TooLittleShown(str(refused)) from None
 
     async def open(self, name: str) -> None:
-        options = {"snapshots": [name], "candidates": 1}
         try:
-            answer = await self._infer("match", _probe(), options, _OPENING_S)
-            _Match.model_validate_json(answer.as_numpy("RESULT").reshape(-1)[0])
+            # The first makes what the others find beside the snapshot; each instance opens it for itself.
+            await self._open(name)
+            await asyncio.gather(*(self._open(name) for _ in range(await self._instances("match"))))
         except _Refused as refused:
             raise Misconfigured(
                 f"Triton cannot use the snapshot: {refused}. It has to see the same AUGENBLICK_CATALOGUE_DIRECTORY as this "
@@ -74,6 +77,18 @@ class TritonPictureModels:
 
     async def close(self) -> None:
         await self._client.close()
+
+    async def _open(self, name: str) -> None:
+        answer = await self._infer("match", _probe(), {"snapshots": [name], "candidates": 1}, _OPENING_S)
+        _Match.model_validate_json(answer.as_numpy("RESULT").reshape(-1)[0])
+
+    async def _instances(self, model: str) -> int:
+        """How many the server has that answers, each of which takes one of as many requests at once. 0 where there is one, which
+        has been asked already."""
+        with self._errors_of(model):
+            configuration = (await self._client.get_model_config(model, client_timeout=_TIME_S)).config
+        count = sum(group.count * max(1, len(group.gpus)) for group in configuration.instance_group)
+        return count if count > 1 else 0
 
     async def _extract(self, jpeg: bytes) -> Extracted:
         answer = await self._infer("features", jpeg, None, _TIME_S)
@@ -92,14 +107,19 @@ class TritonPictureModels:
             said = triton.InferInput("OPTIONS", [1, 1], "BYTES")
             said.set_data_from_numpy(numpy.array([[json.dumps(options).encode()]], dtype=numpy.object_))
             inputs.append(said)
-        try:
+        with self._errors_of(model):
             return await self._client.infer(model, inputs, client_timeout=time_s)
+
+    @contextmanager
+    def _errors_of(self, model: str) -> Iterator[None]:
+        try:
+            yield
         except InferenceServerException as error:
             if error.status() == _REFUSED:
                 raise _Refused(error.message()) from error
             if error.status() in _UNAVAILABLE:
                 raise Retryable(
-                    f"Triton at {self.url} does not answer. Is it running, and is its model `{model}` ready?"
+                    f"Triton at {self.url} does not answer: {error.message()}. Is it running, and is its model `{model}` ready?"
                 ) from error
             raise Misconfigured(f"Triton's model `{model}` failed: {error.message()}") from error
         except grpc.RpcError as error:

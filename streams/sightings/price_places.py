@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Protocol
 
 from schemas.money import exponent
 from schemas.recognition import Point
@@ -21,15 +22,18 @@ Corners = tuple[Point, Point, Point, Point]
 _CENTS = re.compile(r"\s*[.,]?\s*(\d\d)\s*(\D{0,3})", re.ASCII)
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line that `ocr` read. `corners`: pixels of the frame, clockwise from the line's own top left. `characters`: how certain
-    each character is, where that is known."""
+class Line(Protocol):
+    """A line that `ocr` read, as `streams.sightings.triton` has it. `corners`: pixels of the frame, clockwise from the line's own
+    top left. `characters`: how certain each character is, where that is known."""
 
-    text: str
-    confidence: float
-    corners: Corners
-    characters: tuple[float, ...] = ()
+    @property
+    def text(self) -> str: ...
+    @property
+    def confidence(self) -> float: ...
+    @property
+    def corners(self) -> Corners: ...
+    @property
+    def characters(self) -> tuple[float, ...]: ...
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ than none: what is doubtful is left to a second glance.
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
 
 from schemas.money import Money, exponent
 from schemas.recognition import Condition, Point, PriceTag
+from streams.sightings import thresholds
 from streams.sightings.price_checks import DOLLARS, Check, checked, money_of
 from streams.sightings.price_places import (
     Corners,
@@ -33,9 +33,6 @@ from streams.sightings.price_places import (
     turn,
 )
 from streams.sightings.price_texts import Amount, Habits, Part, habits, sign_of
-
-LEAST_CONFIDENCE = 0.9
-"""Below it, nothing is said. Of generated tags (benchmarks/price_tags.py), fewer than 1 in 100 are then read wrongly."""
 
 _CONDITIONS = {Part.CARD: "card", Part.MEMBERS: "members", Part.COUPON: "coupon"}
 _WHOLE = frozenset({"CNY", "HKD", "TWD", "JPY", "KRW", "SEK", "NOK", "DKK", "ISK", "CZK", "HUF"})  # usually without decimals
@@ -62,28 +59,17 @@ class Abstention:
     confidence: float = 0.0
 
 
-def lines_of(result: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[Line, ...]]:
-    """The frame's width and height, and the lines, from the answer of the model `ocr`. Raises KeyError, TypeError or ValueError
-    where it is not one."""
-    lines = []
-    for line in result["lines"]:
-        first, second, third, fourth = ((float(x), float(y)) for x, y in line["corners"])
-        characters = tuple(float(sure) for sure in line.get("characters", ()))
-        lines.append(Line(str(line["text"]), float(line["confidence"]), (first, second, third, fourth), characters))
-    return (int(result["width"]), int(result["height"])), tuple(lines)
-
-
 def read(
     lines: Sequence[Line],
     *,
     size: tuple[int, int],
     region: str | None,
     near: Sequence[Point] = (),
-    least_confidence: float = LEAST_CONFIDENCE,
+    least_confidence: float | None = None,
 ) -> PriceTag | Abstention:
     """`size`: the frame's width and height. `region`: where the frame was taken (ISO 3166): it says which currency ¥, $, kr, or
     no sign at all, stand for. `near`: corners of the product or its code; of several tags the nearest to them counts, else the
-    nearest to the frame's middle."""
+    nearest to the frame's middle. `least_confidence`: another than the one that is shipped (thresholds.json)."""
     ways = habits(region)
     level = turn(lines)
     placed = [place(line, ways, level, size) for line in lines if line.text.strip() and height_of(line.corners) > 0]
@@ -96,7 +82,8 @@ def read(
     placed = [line for line in placed if nearest(line.box, rivals) is main]
     found = [each for each in found if nearest(each.box, rivals) is main]
     answer = _tag(main, found, placed, ways)
-    if isinstance(answer, PriceTag) and answer.confidence < least_confidence:
+    least = thresholds.shipped().price_tag.least_confidence if least_confidence is None else least_confidence
+    if isinstance(answer, PriceTag) and answer.confidence < least:
         return Abstention(Reason.DOUBTFUL, answer.confidence)
     return answer
 

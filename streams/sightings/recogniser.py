@@ -21,10 +21,10 @@ from schemas.ids import MerchantId
 from schemas.recognition import Candidate, Code, Intent, PriceTag
 from streams.core.database import is_unavailable
 from streams.core.telemetry import metrics
-from streams.sightings import codes, price_places, price_tags, service
+from streams.sightings import codes, places, price_tags, service
 from streams.sightings.catalogues import NONE, Product, Snapshot
 from streams.sightings.service import Frame, Match, Result, Seen
-from streams.sightings.triton import Answered, Failed, Late, Matches, Models, Text, Unreadable
+from streams.sightings.triton import Answered, Codes, Failed, Late, Matches, Models, Text, Unreadable
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,6 @@ _HEAD_START_S = 0.02  # of codes before match: nearly all codes that are read at
 _SEARCH = 0.4  # of the time there is, for codes that cannot be seen at once
 # How long, after one product's code was read, each of the others is waited for.
 _GRACE_S: Mapping[Intent, float] = {Intent.IDENTIFY: 0.2, Intent.PRICE: 0.4, Intent.PAY: 0.0, Intent.READ: 1.0}
-_SNAPSHOTS_AT_MOST = 32  # of one request; those switched last are not preferred, so that answers do not flicker
 
 
 class CatalogueView(Protocol):
@@ -88,8 +87,9 @@ class Look:
 
 @dataclass(frozen=True)
 class _Meanings:
-    """`known`: the catalogues' products with these codes."""
+    """`said` by the model, what that means, and the catalogues' products with these codes."""
 
+    said: Codes
     codes: tuple[Code, ...]
     known: tuple[Product, ...]
 
@@ -130,6 +130,7 @@ class Recogniser:
         self._models = models
         self._catalogues: CatalogueView = catalogues or NoCatalogues()
         self._refused: set[tuple[str, str]] = set()
+        self._left_out: dict[str | None, frozenset[MerchantId]] = {}
 
     async def look(self, frame: bytes, what: Frame, time_s: float, *, region: str | None = None, explain: bool = False) -> Look:
         """The answer, in `time_s` at the latest. `region`: where the glasses are, ISO 3166. Raises Unreadable; whatever else
@@ -154,11 +155,11 @@ class Recogniser:
 
     async def _codes(self, asking: _Asking) -> Answered[_Meanings]:
         answer = await _timed(asking, "codes", self._models.codes(asking.frame, asking.left(), search_s=_SEARCH * asking.left()))
-        meanings = tuple(codes.meaning(read, asking.what.intent, asking.region) for read in answer.result)
+        meanings = tuple(codes.meaning(read, asking.what.intent, asking.region) for read in answer.result.read)
         known: tuple[Product, ...] = ()
         if (found := service.gtins(meanings)) and "match" in ASKED[asking.what.intent]:
             known = await self._find(asking, gtins=found)
-        return Answered(_Meanings(meanings, known), answer.by)
+        return Answered(_Meanings(answer.result, meanings, known), answer.by)
 
     async def _ocr(self, asking: _Asking) -> Answered[Text]:
         return await _timed(asking, "ocr", self._models.ocr(asking.frame, asking.left()))
@@ -171,17 +172,31 @@ class Recogniser:
                 return None
             if reading.exception() is None and not reading.result().result.contradictable:
                 return None
-        names = [snapshot.name for snapshot in asking.snapshots.values() if snapshot.name][:_SNAPSHOTS_AT_MOST]
-        asked = self._models.match(asking.frame, asking.left(), names, explain=asking.explain)
+        merchants = self._merchants(asking)
+        asked = self._models.match(asking.frame, asking.left(), list(merchants), explain=asking.explain)
         answer = await _timed(asking, "match", asked)
         for name, why in answer.result.refused.items():
             if (name, why) not in self._refused:  # once: it would come with every frame
                 self._refused.add((name, why))
                 log.warning("nothing of the snapshot %s is recognised: %s", name, why)
-        merchants = {snapshot.name: snapshot.merchant_id for snapshot in asking.snapshots.values()}
         own = {(merchants[one.snapshot], one.product_id) for one in answer.result.candidates if one.snapshot in merchants}
         products = await self._find(asking, own=own) if own else ()
         return Answered(_Matching(answer.result, products), answer.by)
+
+    def _merchants(self, asking: _Asking) -> dict[str, MerchantId]:
+        """By the names of the snapshots that the frame is compared with."""
+        chosen = places.nearest(asking.snapshots, asking.region)
+        if chosen.left_out:
+            metrics.count("augenblick.catalogues.left_out", len(chosen.left_out))
+        if chosen.left_out != self._left_out.get(asking.region, frozenset()):
+            self._left_out[asking.region] = chosen.left_out
+            log.warning(
+                "%d catalogues with pictures are not looked at in %s: %d are the most",
+                len(chosen.left_out),
+                asking.region or "no region",
+                places.AT_MOST,
+            )
+        return {snapshot.name: snapshot.merchant_id for snapshot in chosen.snapshots if snapshot.name}
 
     async def _find(
         self, asking: _Asking, *, gtins: Collection[str] = (), own: Collection[tuple[MerchantId, str]] = ()
@@ -234,12 +249,15 @@ def _look(asking: _Asking, tasks: Mapping[str, "asyncio.Task[Any]"]) -> Look:
     read: _Meanings | None = answers["codes"].result if "codes" in answers else None
     text: Text | None = answers["ocr"].result if "ocr" in answers else None
     matching: _Matching | None = answers["match"].result if "match" in answers else None
+    # `match` measures the picture that it compares; `codes` is asked whatever the wearer wants.
+    measured = matching.matches if matching else read.said if read else None
     seen = Seen(
         codes=read.codes if read else (),
+        unread=read.said.unread if read else (),
         matches=_matches(matching) if matching else (),
         matcher=matching.matches.matcher if matching else None,
-        quality=matching.matches.quality if matching else None,
-        size=(matching.matches.width, matching.matches.height) if matching else (0, 0),
+        quality=measured.quality if measured else None,
+        size=(measured.width, measured.height) if measured else (0, 0),
         known=tuple(_candidate(product) for product in read.known) if read else (),
         models=tuple(answer.by for answer in answers.values()),
         late=tuple(late),
@@ -253,11 +271,10 @@ def _look(asking: _Asking, tasks: Mapping[str, "asyncio.Task[Any]"]) -> Look:
 
 def _price_tag(text: Text, seen: Seen, region: str | None) -> PriceTag | None:
     """The tag that is nearest to the product in view; None where none can be read surely."""
-    lines = [price_places.Line(line.text, line.confidence, line.corners, line.characters) for line in text.lines]
     near = [corner for code in seen.codes if code.gtin for corner in code.corners]
     if not near and seen.matches and seen.matches[0].outline:
         near = list(seen.matches[0].outline)
-    tag = price_tags.read(lines, size=(text.width, text.height), region=region, near=near)
+    tag = price_tags.read(text.lines, size=(text.width, text.height), region=region, near=near)
     return tag if isinstance(tag, PriceTag) else None
 
 
@@ -272,7 +289,7 @@ def _matches(matching: _Matching) -> tuple[Match, ...]:
             language=product.language,
             snapshot=product.snapshot.number,
             score=one.score,
-            limits=product.snapshot.thresholds,
+            limits=product.snapshot.limits(matching.matches.matcher),
             gtin=product.gtin,
             inliers=one.inliers,
             outline=one.outline,

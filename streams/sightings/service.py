@@ -8,6 +8,7 @@ that the catalogues know, the wearer is asked as well: one of two packets in vie
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import dist
 from typing import Literal, Protocol
 
 from schemas.ids import MerchantId
@@ -27,6 +28,7 @@ from schemas.recognition import (
     Undecided,
 )
 from streams.sightings import thresholds
+from streams.sightings.codes import Read
 from streams.sightings.payee_codes import PayersCode
 from streams.sightings.thresholds import Thresholds
 
@@ -34,13 +36,22 @@ Result = Recognition | PayeesSeen | Undecided | Unclear
 Doubt = Literal["close", "code_and_picture_differ"]
 Corners = tuple[Point, Point, Point, Point]
 
+CHOICES_AT_MOST = 3
+"""So many a wearer is asked to choose from; see schemas.recognition.Undecided."""
+
 _PAYEES_AT_MOST = 8  # of one frame; see schemas.recognition.PayeesSeen
-_CHOICES_AT_MOST = 3
 _SMALLEST_SHARE = 1e-9
+
+# Of a code that was seen and not read. So long, in pixels, is the longer side of one that could be: 95 bars and spaces, each of
+# 1.5 pixels; and of a QR code, whose 25 squares a side are read when they have 3.
+_LONG_ENOUGH, _SQUARE_ENOUGH = 150.0, 75.0
+# Of its height a code's length: an EAN-13 has 1.4 of it when it is seen straight, a UPC-E, the narrowest, 0.74.
+_STEEP = 0.7
+_AT_THE_EDGE = 0.02  # of the frame's longer side; where a code comes so close, a part of it is likely not in view
 
 
 class Quality(Protocol):
-    """Of a frame, as the model `match` measures it."""
+    """Of a frame, as the models `match` and `codes` measure it."""
 
     @property
     def sharpness(self) -> float: ...
@@ -85,11 +96,12 @@ class Match:
 
 @dataclass(frozen=True)
 class Seen:
-    """What is known of a frame when it is decided. `size` is in pixels, (0, 0) where no model told it. `known` are catalogues'
-    products that have a GTIN read from the frame. `models` answered; of the others it is said why not; who was not asked is in
-    none of the three."""
+    """What is known of a frame when it is decided. `unread` are codes that were seen, the largest first. `size` is in pixels,
+    (0, 0) where no model told it. `known` are catalogues' products that have a GTIN read from the frame. `models` answered; of
+    the others it is said why not; who was not asked is in none of the three."""
 
     codes: tuple[Code, ...] = ()
+    unread: tuple[Read, ...] = ()
     price_tag: PriceTag | None = None
     matches: tuple[Match, ...] = ()
     matcher: str | None = None
@@ -140,7 +152,8 @@ def decide(frame: Frame, seen: Seen) -> Result:
         return _unclear(frame, seen, UnclearReason.PAYERS_CODE)
     if ranked and ranked[0].acts:
         return _recognition(frame, seen, Evidence.PICTURE, ranked[0].candidate, confidence=ranked[0].candidate.confidence)
-    if ranked and ranked[0].asks and len(choices := [one for one in ranked if one.is_choice]) > 1:
+    choices = ranked[: choices_among(len(ranked), sum(one.is_choice for one in ranked))]
+    if choices and choices[0].asks:
         return _undecided(frame, seen, "close", [_choice(one.candidate) for one in choices])
     return _unclear(frame, seen, _reason(seen, ranked))
 
@@ -153,6 +166,12 @@ def rank(matches: Sequence[Match], matcher: str | None) -> tuple[Ranked, ...]:
         if (other := best.setdefault(match.product, match)) is not match and other.picture is None:
             best[match.product] = replace(other, picture=match.picture)
     return tuple(sorted((_ranked(match, best, matcher) for match in best.values()), key=lambda one: -one.candidate.confidence))
+
+
+def choices_among(ranked: int, probable: int) -> int:
+    """How many of the products `ranked` are offered where the wearer is asked, if so many are probable enough. Two at least, or
+    there is nothing to choose: that the next is improbable is no reason to keep the best from the wearer."""
+    return min(max(probable, 2), CHOICES_AT_MOST) if ranked > 1 else 0
 
 
 def _ranked(match: Match, best: Mapping[str, Match], matcher: str | None) -> Ranked:
@@ -227,9 +246,11 @@ def _undecided(frame: Frame, seen: Seen, reason: Doubt, choices: Sequence[Choice
         frame_digest=frame.digest,
         intent=frame.intent,
         reason=reason,
-        choices=tuple(choices[:_CHOICES_AT_MOST]),
+        choices=tuple(choices[:CHOICES_AT_MOST]),
         price_tag=seen.price_tag,
         models=seen.models,
+        late_models=seen.late,
+        failed_models=seen.failed,
     )
 
 
@@ -241,27 +262,45 @@ def _reason(seen: Seen, ranked: Sequence[Ranked]) -> UnclearReason:
     """The hint that helps most: what is wrong with the view first, for nothing else can be known before it is right."""
     if not seen.models or ("codes" in seen.missing and not ranked):
         return UnclearReason.RECOGNITION_UNAVAILABLE
+    best = ranked[0] if ranked else None
+    views, quality = (best.limits if best else thresholds.shipped()).views, seen.quality
+    if quality is not None and not seen.codes:
+        if quality.brightness < views.dark:
+            return UnclearReason.TOO_DARK
+        if quality.glare > views.glare:
+            return UnclearReason.GLARE
+    if seen.unread:
+        return _why_unread(seen.unread[0], seen.size)
     if seen.codes:
         return UnclearReason.NOT_A_PRODUCT_CODE
-    best = ranked[0] if ranked else None
-    if seen.quality is None:
-        return UnclearReason.NO_CODE if not best else UnclearReason.UNKNOWN_PRODUCT
-    views = (best.limits if best else thresholds.shipped()).views
-    quality = seen.quality
-    if quality.brightness < views.dark:
-        return UnclearReason.TOO_DARK
-    if quality.glare > views.glare:
-        return UnclearReason.GLARE
-    if quality.sharpness < views.blurred:
+    if seen.matcher is None:
+        # An even wall is never sharp.
+        is_blurred = quality is not None and quality.sharpness < views.blurred and quality.texture >= views.plain
+        return UnclearReason.BLURRED if is_blurred else UnclearReason.NO_CODE
+    if quality is not None and quality.sharpness < views.blurred:
         return UnclearReason.BLURRED
     if best is not None and best.is_choice:
         if _share(best.candidate.outline, seen.size) < views.far:
             return UnclearReason.TOO_FAR
         if (best.candidate.inliers or 0) < views.few_inliers:
             return UnclearReason.TURN_LABEL
-    if quality.texture < views.plain:
+    if quality is not None and quality.texture < views.plain:
         return UnclearReason.TURN_LABEL
-    return UnclearReason.UNKNOWN_PRODUCT
+    # To look at the barcode helps only where somebody reads it.
+    return UnclearReason.RECOGNITION_UNAVAILABLE if "codes" in seen.missing else UnclearReason.UNKNOWN_PRODUCT
+
+
+def _why_unread(read: Read, size: tuple[int, int]) -> UnclearReason:
+    """What would make it readable: all of it in view, larger, straight ahead, or not moved."""
+    top_left, top_right, bottom_right, bottom_left = read.corners
+    along = (dist(top_left, top_right) + dist(bottom_left, bottom_right)) / 2
+    beside = (dist(top_left, bottom_left) + dist(top_right, bottom_right)) / 2
+    edge = _AT_THE_EDGE * max(size)
+    if any(not (edge <= x <= size[0] - edge and edge <= y <= size[1] - edge) for x, y in read.corners):
+        return UnclearReason.CODE_CUT_OFF
+    if max(along, beside) < (_SQUARE_ENOUGH if read.format == "QRCode" else _LONG_ENOUGH):
+        return UnclearReason.TOO_FAR
+    return UnclearReason.TURN_LABEL if along < _STEEP * beside else UnclearReason.BLURRED
 
 
 def _share(outline: Corners | None, size: tuple[int, int]) -> float:
@@ -287,6 +326,8 @@ def _unclear(frame: Frame, seen: Seen, reason: UnclearReason) -> Unclear:
         reason=reason,
         codes=tuple(told),
         price_tag=seen.price_tag,
+        late_models=seen.late,
+        failed_models=seen.failed,
     )
 
 

@@ -9,6 +9,9 @@ from pydantic import Field
 
 from schemas.recognition import Confidence, Shape
 
+WEIGHTS = "+"
+"""Between what extracts features and the name of the weights that make scores of them: features are kept for any weights."""
+
 
 class Calibration(Shape):
     """From a match to how probably it is right: a logistic function of its `score` and of its `margin`, which is the score less
@@ -59,10 +62,22 @@ class Views(Shape):
     few_inliers: int
 
 
+class PriceTags(Shape):
+    """A price that was read less surely than `least_confidence` is not told. What that promises, as parts of the `tags` that it
+    was measured on: `exact` were told with the right price and currency, `wrong` with another; of the rest nothing was said."""
+
+    least_confidence: Confidence
+    exact: Confidence
+    wrong: Confidence
+    tags: int = Field(ge=1)
+    measured_on: str = Field(max_length=300)
+
+
 class Thresholds(Shape):
-    """`matcher`: whose scores these are; those of another mean something else, and are never acted upon. A product is acted upon
-    from `act` on, and asked about from `ask` on; below that it is unknown. `choice` is what another product needs to be one of
-    the choices."""
+    """`matcher`: whose scores these are, as `sift-1+3fa2c1`: a matcher with its weights. Those of another, or by other weights,
+    mean something else, and are never acted upon. A product is acted upon from `act` on, and asked about from `ask` on; below
+    that it is unknown. `choice` is what another product needs to be one of the choices. `price_tag` is no catalogue's own: those
+    that are shipped count."""
 
     format: int = Field(default=1, ge=1, le=1)
     matcher: str = Field(max_length=100)
@@ -72,17 +87,13 @@ class Thresholds(Shape):
     choice: Confidence
     promise: Promise | None = None
     views: Views
+    price_tag: PriceTags
 
     def may_act(self, matcher: str | None) -> bool:
         return matcher == self.matcher
 
 
-def read(text: str | bytes) -> Thresholds:
-    """Raises pydantic's ValidationError."""
-    return Thresholds.model_validate_json(text)
-
-
 @cache
 def shipped() -> Thresholds:
     """Those of a catalogue that was not calibrated."""
-    return read(files("streams.sightings").joinpath("thresholds.json").read_text(encoding="utf-8"))
+    return Thresholds.model_validate_json(files("streams.sightings").joinpath("thresholds.json").read_bytes())

@@ -90,12 +90,31 @@ class Text(_Shape):
 
 
 class Quality(_Shape):
-    """Of the whole frame, as `match` measures it."""
+    """Of the whole frame; see infra/triton/vision/quality.py."""
 
     sharpness: float
     brightness: float
     glare: float
     texture: float
+
+
+class Codes(_Shape):
+    """`unread` were seen, and their text is not known; the largest first. `quality` is there where no code was read."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    width: int
+    height: int
+    quality: Quality | None = None
+    codes: tuple[Read, ...] = ()
+
+    @property
+    def read(self) -> tuple[Read, ...]:
+        return tuple(read for read in self.codes if read.valid)[:_CODES_AT_MOST]
+
+    @property
+    def unread(self) -> tuple[Read, ...]:
+        return tuple(read for read in self.codes if not read.valid)
 
 
 class Matched(_Shape):
@@ -122,7 +141,7 @@ class Matches(_Shape):
     refused: dict[str, str] = Field(default_factory=dict)
 
 
-_READS: TypeAdapter[list[Read]] = TypeAdapter(list[Read], config=ConfigDict(hide_input_in_errors=True))
+_CODES: TypeAdapter[Codes] = TypeAdapter(Codes)
 _TEXT: TypeAdapter[Text] = TypeAdapter(Text)
 _MATCHES: TypeAdapter[Matches] = TypeAdapter(Matches)
 
@@ -133,11 +152,10 @@ class Models:
     def __init__(self, url: str) -> None:
         self._client = triton.InferenceServerClient(url, channel_args=list(_CHANNEL))
 
-    async def codes(self, frame: bytes, time_s: float, *, search_s: float = 60.0) -> Answered[tuple[Read, ...]]:
+    async def codes(self, frame: bytes, time_s: float, *, search_s: float = 60.0) -> Answered[Codes]:
         """Every code in the frame. `time_s` is how long the answer is waited for, as in all of these; `search_s` how long the
         model may look for codes that cannot be seen at once."""
-        answer = await self._ask("codes", frame, time_s, {}, _READS, search_s)
-        return Answered(tuple(read for read in answer.result if read.valid)[:_CODES_AT_MOST], answer.by)
+        return await self._ask("codes", frame, time_s, {}, _CODES, search_s)
 
     async def ocr(self, frame: bytes, time_s: float) -> Answered[Text]:
         """Every line of text in the frame."""

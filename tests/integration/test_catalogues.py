@@ -34,7 +34,9 @@ from streams.catalogues.service import Catalogues, Imported
 from streams.catalogues.store import Models, Snapshot
 from streams.core.database import Database
 from streams.core.migrate import configuration
+from streams.sightings import thresholds
 from streams.sightings.catalogues import Catalogues as Watched
+from streams.sightings.catalogues import read_current
 from streams.sightings.picture_models import TritonPictureModels
 from tests.support.packages import front
 from tests.support.rows import Rows
@@ -612,3 +614,20 @@ async def test_what_was_sold_before_there_were_snapshots_is_sold_still(empty_dat
         await connection.execute("UPDATE catalogues SET current = 2")
         await asyncio.to_thread(command.downgrade, config, "0003")
         assert await (await connection.execute(sold)).fetchall() == [("04006381333931", "Milk", 199, "EUR")]
+
+
+async def test_a_calibration_holds_for_the_scores_by_the_weights_it_was_made_with(
+    service: Catalogues, seller: MerchantId, database: Database, tmp_path: Path
+) -> None:
+    snapshot = (await imported(service, seller, packages(tmp_path, range(2)))).snapshot
+    assert snapshot.models is not None
+    ours, former = f"{snapshot.models.matcher}+aaaaaa", f"{snapshot.models.matcher}+bbbbbb"
+    for scorer in (ours, "orb-7+cccccc"):
+        own = thresholds.shipped().model_copy(update={"matcher": scorer, "act": 0.5}).model_dump(mode="json")
+        async with database.transaction() as connection:
+            await store.keep_calibration(connection, seller, scorer, thresholds=own, measured_on={})
+    async with database.transaction() as connection:
+        known = (await read_current(connection))[seller]
+    assert known.thresholds.matcher == ours, "not the newer one, of another matcher's scores"
+    assert known.limits(ours).act == 0.5
+    assert known.limits(former) == thresholds.shipped() and not known.limits(former).may_act(former)

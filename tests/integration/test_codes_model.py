@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -14,12 +15,13 @@ from tritonclient.utils import InferenceServerException
 
 from infra.local.stack import LocalStack
 from infra.sandbox import sessions
-from infra.sandbox.pictures.code_frames import HARD, draw
+from infra.sandbox.pictures.code_frames import EASY, HARD, draw
 from tests.support.frames import barcode_jpeg, blank_jpeg, gtin13
 from tests.support.hostile_frames import hostile, jpeg, many_scans
 
 PRODUCT = gtin13(4711)
 HOSTILE = hostile()
+FAR = replace(EASY, module=(0.75, 0.85))
 BOUND_S = 5.0
 BOUND_BYTES = 256 * 1024 * 1024
 
@@ -31,9 +33,7 @@ async def client(triton_url: str) -> AsyncIterator[triton.InferenceServerClient]
     await client.close()
 
 
-async def ask(
-    client: triton.InferenceServerClient, jpeg: bytes, options: object = None, timeout_s: float = 30
-) -> list[dict[str, Any]]:
+async def ask(client: triton.InferenceServerClient, jpeg: bytes, options: object = None, timeout_s: float = 30) -> dict[str, Any]:
     image = triton.InferInput("IMAGE", [1, len(jpeg)], "UINT8")
     image.set_data_from_numpy(numpy.frombuffer(jpeg, dtype=numpy.uint8).reshape(1, -1))
     inputs = [image]
@@ -42,10 +42,15 @@ async def ask(
         text = options if isinstance(options, bytes) else json.dumps(options).encode()
         told.set_data_from_numpy(numpy.array([[text]], dtype=numpy.object_))
         inputs.append(told)
-    answer = await client.infer("codes", inputs, client_timeout=timeout_s)
-    result = answer.as_numpy("RESULT")
+    answered = await client.infer("codes", inputs, client_timeout=timeout_s)
+    result = answered.as_numpy("RESULT")
     assert result.shape == (1, 1)
-    codes: list[dict[str, Any]] = json.loads(result[0, 0])
+    answer: dict[str, Any] = json.loads(result[0, 0])
+    return answer
+
+
+async def codes_of(client: triton.InferenceServerClient, jpeg: bytes, options: object = None) -> list[dict[str, Any]]:
+    codes: list[dict[str, Any]] = (await ask(client, jpeg, options))["codes"]
     return codes
 
 
@@ -62,18 +67,33 @@ def model_processes(stack: LocalStack) -> list[psutil.Process]:
 
 
 async def test_a_code_is_told_as_the_contract_says(client: triton.InferenceServerClient) -> None:
-    [code] = await ask(client, sessions.picture("milk"))
+    answer = await ask(client, sessions.picture("milk"))
+    assert answer.keys() == {"width", "height", "quality", "codes"}
+    assert (answer["width"], answer["height"], answer["quality"]) == (640, 480, None)
+    [code] = answer["codes"]
     assert code.keys() == {"text", "format", "symbology_identifier", "corners", "valid"}
     assert (code["text"], code["format"], code["symbology_identifier"]) == ("9520000010010", "EAN13", "]E0")
     assert code["valid"] is True and numpy.shape(code["corners"]) == (4, 2)
-    assert await ask(client, blank_jpeg()) == []
+
+
+async def test_a_frame_without_a_code_tells_how_good_it_is_to_look_at(client: triton.InferenceServerClient) -> None:
+    answer = await ask(client, blank_jpeg())
+    assert answer["codes"] == []
+    assert answer["quality"].keys() == {"sharpness", "brightness", "glare", "texture"} and answer["quality"]["texture"] < 6
+
+
+async def test_a_code_that_is_too_far_away_is_seen(client: triton.InferenceServerClient) -> None:
+    seen = [await ask(client, draw(seed, "EAN13", FAR).jpeg, {"time_left_ms": 2000}) for seed in range(8)]
+    unread = [code for answer in seen for code in answer["codes"] if not code["valid"]]
+    assert len(unread) >= 2 and all(answer["quality"] for answer in seen if not any(code["valid"] for code in answer["codes"]))
+    assert all((code["text"], code["format"]) == ("", "Linear") for code in unread)
 
 
 async def test_time_is_used_where_there_is_some(client: triton.InferenceServerClient) -> None:
     """Frames that the quick look does not read: with a millisecond they are not, with a second some are."""
     shown = [draw(seed, "EAN8", HARD) for seed in range(600, 610)]
-    quick = [await ask(client, frame.jpeg, {"time_left_ms": 1}) for frame in shown]
-    thorough = [await ask(client, frame.jpeg, {"time_left_ms": 1000}) for frame in shown]
+    quick = [await codes_of(client, frame.jpeg, {"time_left_ms": 1}) for frame in shown]
+    thorough = [await codes_of(client, frame.jpeg, {"time_left_ms": 1000}) for frame in shown]
     read = [sum(code["valid"] for codes in answers for code in codes) for answers in (quick, thorough)]
     assert read[0] < read[1]
     assert {code["text"] for codes in thorough for code in codes if code["valid"]} <= {frame.text for frame in shown}
@@ -95,7 +115,7 @@ async def test_harm_is_refused_and_the_next_frame_is_answered(client: triton.Inf
     began = perf_counter()
     message = await refusal(client, HOSTILE[name])
     assert message.startswith("IMAGE") or name == "empty", message
-    assert [code["text"] for code in await ask(client, barcode_jpeg(PRODUCT))] == [PRODUCT]
+    assert [code["text"] for code in await codes_of(client, barcode_jpeg(PRODUCT))] == [PRODUCT]
     assert perf_counter() - began < BOUND_S
 
 
@@ -113,5 +133,5 @@ async def test_the_most_a_frame_may_cost_is_bounded(client: triton.InferenceServ
     """Just within every limit: twenty million pixels, as many scans as are allowed."""
     worst = many_scans(jpeg((5000, 4000), progressive=True, quality=5), 20)
     began = perf_counter()
-    assert await ask(client, worst, {"time_left_ms": 300}) == []
+    assert await codes_of(client, worst, {"time_left_ms": 300}) == []
     assert perf_counter() - began < 20

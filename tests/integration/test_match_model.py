@@ -1,6 +1,7 @@
 """The models `features` and `match` on a real tritonserver: by what one makes of catalogue pictures, the other knows products."""
 
 import json
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,21 @@ from uuid import uuid4
 
 import cv2
 import numpy
+import psutil
 import pytest
 from tritonclient.grpc import aio as client_library
 from tritonclient.utils import InferenceServerException
 
 from infra.local.stack import LocalStack
+from infra.triton import profiles
+from infra.triton.server import MODEL_REPOSITORY
+from infra.triton.vision import extract
 from infra.triton.vision.features import Features
 from infra.triton.vision.parameters import PARAMETERS
+from streams.sightings.picture_models import TritonPictureModels
+from tests.integration.test_serving import served
 from tests.support.frames import blank_jpeg
-from tests.support.groceries import OF_NO_PRODUCT, PRODUCTS, SHOWN, catalogue_picture, photograph, publish
+from tests.support.groceries import OF_NO_PRODUCT, PRODUCTS, SHOWN, catalogue_picture, photograph, pixels, publish
 
 
 @pytest.fixture
@@ -77,7 +84,7 @@ async def test_what_the_server_made_is_recognised_by_it(client: client_library.I
         assert first["score"] > max(one["score"] for one in unknown) + 3
         assert len(first["points"]) == first["inliers"] >= 20 and len(first["outline"]) == 4
         assert len(answer["candidates"]) <= 2
-        assert answer["matcher"] == PARAMETERS.matcher
+        assert answer["matcher"] == PARAMETERS.scorer
         assert answer["quality"].keys() == {"sharpness", "brightness", "glare", "texture"}
 
 
@@ -112,3 +119,25 @@ async def test_a_frame_without_anything_in_it_is_answered(client: client_library
     answer = await match(client, blank_jpeg(), snapshots=[snapshot])
     assert all(one["inliers"] < 8 for one in answer["candidates"])
     assert answer["quality"]["texture"] < 6
+
+
+async def test_a_snapshot_is_opened_by_every_instance_before_it_is_used(tmp_path: Path) -> None:
+    source, overrides = tmp_path / "source", tmp_path / "overrides"
+    shutil.copytree(MODEL_REPOSITORY / "match", source / "match")
+    overrides.mkdir()
+    (overrides / "match.pbtxt").write_text("instance_group [ { kind: KIND_CPU, count: 2 } ]")
+    profiles.render("cpu", tmp_path / "models", overrides, repository=source)
+    async with served(tmp_path / "stack", tmp_path / "models") as running:
+        directory = Path(running.server.environment()["AUGENBLICK_CATALOGUE_DIRECTORY"])
+        features = extract.of_catalogue_picture(pixels(catalogue_picture("Oatly-Oat-Milk"))).to_bytes()
+        place = publish(directory, "shop-1-abc", [("oatly", features)], matcher=PARAMETERS.matcher)
+        models = TritonPictureModels(running.server.environment()["TRITON_URL"])
+        try:
+            await models.open("shop-1-abc")
+        finally:
+            await models.close()
+        server = psutil.Process(running.supervisor.status("triton").pid)
+        instances = [each for each in server.children(recursive=True) if "/match/1/model.py" in " ".join(each.cmdline())]
+        assert len(instances) == 2
+        for instance in instances:
+            assert str(place / "features.bin") in {each.path for each in instance.memory_maps()}

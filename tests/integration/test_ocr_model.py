@@ -14,6 +14,7 @@ from tritonclient.utils import InferenceServerException
 from infra.sandbox.pictures.price_tags import LAYOUTS, Tag, tag
 from schemas.recognition import PriceTag
 from streams.sightings import price_tags
+from streams.sightings.triton import Text
 
 
 @pytest.fixture
@@ -42,10 +43,10 @@ def of_layout(name: str) -> Tag:
 @pytest.mark.parametrize("name", ["shelf, euro", "raised cents, euro", "shelf, American", "shelf, Chinese"])
 async def test_a_tag_is_read_from_pixels_to_price(client: grpc.InferenceServerClient, name: str) -> None:
     drawn = of_layout(name)
-    size, lines = price_tags.lines_of(await ask(client, drawn.jpeg))
-    assert size == drawn.size
-    answer = price_tags.read(lines, size=size, region=drawn.region)
-    assert isinstance(answer, PriceTag), (answer, lines)
+    text = Text.model_validate(await ask(client, drawn.jpeg))
+    assert (text.width, text.height) == drawn.size
+    answer = price_tags.read(text.lines, size=drawn.size, region=drawn.region)
+    assert isinstance(answer, PriceTag), (answer, text.lines)
     assert answer.price == drawn.truth.price
 
 

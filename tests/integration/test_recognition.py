@@ -2,20 +2,26 @@
 
 import asyncio
 import io
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from time import perf_counter
 
 import psycopg
 import pytest
 import zxingcpp
 from PIL import Image
+from sqlalchemy import func, insert, update
+from sqlalchemy.dialects.postgresql import insert as upsert
 
+from infra.sandbox.pictures.code_frames import EASY, draw
 from schemas.ids import MerchantId
 from schemas.money import Money
 from schemas.recognition import Code, Intent, PayeeScheme, Recognition, Unclear, UnclearReason
+from schemas.tables import catalogue_products, catalogue_snapshots, catalogues
 from streams.core.database import Database
-from streams.sightings.catalogues import Catalogues
+from streams.sightings.catalogues import Catalogues, Market, read_current
 from streams.sightings.payee_codes import PayersCode, read
 from streams.sightings.recogniser import Look, Recogniser
 from streams.sightings.service import Frame
@@ -67,10 +73,25 @@ async def test_a_payment_code_in_view_is_seen_and_not_told(triton_url: str) -> N
 async def test_a_frame_without_a_code_has_none_and_what_is_no_picture_is_refused(triton_url: str) -> None:
     found = await look(triton_url, blank_jpeg())
     assert isinstance(found.result, Unclear) and found.result.reason is UnclearReason.NO_CODE
-    assert found.seen.failed == found.seen.late == ()
+    assert found.seen.failed == found.seen.late == () and found.seen.size == (640, 480)
     for frame_bytes in (b"no picture", b"", blank_jpeg()[:400], b"\xff\xd8\xff" + bytes(MAXIMUM_BYTES)):
         with pytest.raises(Unreadable):
             await look(triton_url, frame_bytes)
+
+
+async def test_a_code_that_is_too_far_away_is_asked_to_be_closer(triton_url: str) -> None:
+    """Without any catalogue: `codes` alone tells that there is one."""
+    hints = Counter[str]()
+    for seed in range(8):
+        found = await look(triton_url, draw(seed, "EAN13", replace(EASY, module=(0.75, 0.85))).jpeg)
+        if isinstance(found.result, Unclear) and found.seen.unread:
+            hints[found.result.reason] += 1
+    assert hints[UnclearReason.TOO_FAR] >= 2 and hints[UnclearReason.TOO_FAR] >= 0.7 * hints.total()
+
+
+async def test_an_add_on_is_told_with_what_it_means(triton_url: str) -> None:
+    [code] = await recognised(triton_url, frame("9771234567003+07", format=zxingcpp.BarcodeFormat.EAN13), Intent.READ)
+    assert (code.publication, code.add_on, code.issue) == ("ISSN 12345679", "07", 7)
 
 
 async def test_payees_codes_in_view_are_told_without_their_text(triton_url: str) -> None:
@@ -222,3 +243,32 @@ async def test_a_switch_is_noticed_without_listening_as_well(rows: Rows, databas
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
+
+
+async def test_what_a_catalogue_with_pictures_is_sold_for_is_known(rows: Rows, database: Database) -> None:
+    merchant = MerchantId((await rows.merchant()).merchant_id)
+    async with database.transaction() as connection:
+
+        async def sell(number: int, *products: tuple[str, str | None, str]) -> None:
+            own = {"merchant_id": merchant}
+            snapshot = {"number": number, "name": f"{merchant}-{number}", "matcher": "sift-1", "sha256": "f" * 64}
+            await connection.execute(insert(catalogue_snapshots).values(**own, **snapshot))
+            for name, currency, language in products:
+                price = {"price_minor": 100 if currency else None, "price_currency": currency}
+                told = {"product_id": name, "title": name, "language": language, "observed_at": func.now()}
+                await connection.execute(insert(catalogue_products).values(**own, snapshot=number, **told, **price))
+            published = catalogue_snapshots.c.merchant_id == merchant, catalogue_snapshots.c.number == number
+            await connection.execute(update(catalogue_snapshots).where(*published).values(published_at=func.now()))
+            switched = {"current": number, "last_number": number}
+            switch = (
+                upsert(catalogues).values(**own, **switched).on_conflict_do_update(index_elements=["merchant_id"], set_=switched)
+            )
+            await connection.execute(switch)
+
+        await sell(1, ("milk", "CHF", "de-CH"), ("bread", "EUR", "fr"), ("sign", None, "de"))
+        first = await read_current(connection)
+        assert first[merchant].market == Market(frozenset({"CHF", "EUR"}), frozenset({"de", "fr"}))
+        known = {merchant: replace(first[merchant], market=Market(frozenset({"SEK"})))}
+        assert (await read_current(connection, known))[merchant] == known[merchant], "an unchanged snapshot is not read again"
+        await sell(2, ("milk", None, "sv"))
+        assert (await read_current(connection, first))[merchant].market == Market(frozenset(), frozenset({"sv"}))

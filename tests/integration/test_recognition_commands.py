@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from infra.cli import app
 from infra.local.stack import LocalStack
 from schemas.errors import AugenblickError
-from streams.sightings import thresholds
+from streams.sightings.thresholds import Thresholds
 from tests.support.frames import barcode_jpeg, gtin13
 from tests.support.packages import empty_shelf, front, photo
 from tests.support.rows import Rows, Shop
@@ -117,7 +117,7 @@ async def test_a_picture_that_cannot_be_read_has_a_line_and_the_others_too(alone
     gone = tmp_path / "gone.jpg"
     ran = await run(alone, "recognise", gone, tmp_path, "--json", "--intent", "identify")
     assert ran.status == 1
-    assert [line.get("error") for line in ran.lines] == ["No such file or directory", "this is no JPEG, PNG or WebP", None]
+    assert [line.get("error") for line in ran.lines] == ["No such file or directory", "the picture is no JPEG, PNG or WebP", None]
     readable = await run(alone, "recognise", tmp_path, "--intent", "identify")
     assert readable.status == 1
     bad, good = readable.output.splitlines()
@@ -217,7 +217,7 @@ async def test_pictures_that_cannot_be_used_are_named_and_not_counted(catalogue:
     manifest = pictures(tmp_path / "test", [(0, 1), (1, 1)])
     (manifest.parent / "1-1.jpg").write_bytes(b"no picture")
     ran = await run(catalogue.environment, "catalogue", "evaluate", manifest, "--catalogue", "Pictures' shop", "--json")
-    assert ran.status == 1 and "1-1.jpg: this is no JPEG, PNG or WebP" in ran.said
+    assert ran.status == 1 and "1-1.jpg: the picture is no JPEG, PNG or WebP" in ran.said
     assert json.loads(ran.output)["pictures"] == 1
 
 
@@ -258,7 +258,7 @@ async def test_thresholds_are_written_to_a_file_instead(catalogue: Catalogue, ro
     before, file = await rows.count("catalogue_calibrations"), tmp_path / "thresholds.json"
     ran = await calibrate(catalogue, manifest, "--precision", 0.7, "--unknown-rate", 0.5, "--output", file)
     assert ran.status == 0, ran.said
-    made = thresholds.read(file.read_bytes())
+    made = Thresholds.model_validate_json(file.read_bytes())
     assert made.promise is not None and made.promise.pictures + made.promise.unknown_pictures >= 18
     assert f"written: {file}" in ran.output
     assert await rows.count("catalogue_calibrations") == before

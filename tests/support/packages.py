@@ -5,7 +5,7 @@ import random
 
 from PIL import Image, ImageDraw, ImageFilter
 
-from streams.sightings.drawing import font
+from streams.evaluation.drawing import font
 
 _FRONT = (360, 540)
 _PHOTO = (640, 480)

@@ -1,7 +1,7 @@
 """Does the frame look like the catalogue picture where it is said to lie? In patterns and in colours, block by block."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -77,39 +77,51 @@ class Look:
         """`colour` is the small Lab picture, as in `Features`."""
         mask = product_mask(colour)
         height, width = colour.shape[:2]
-        lab = colour.astype(np.float32)
-        step = _step(width, height)
-        blocks = []
-        for top in range(0, height - step // 2, step):
-            for left in range(0, width - step // 2, step):
-                place = (slice(top, top + step), slice(left, left + step))
-                if mask[place].mean() >= _LEAST_PRODUCT:
-                    blocks.append(_block(lab[place], left, top))
-        return cls(width, height, tuple(blocks), colours_of_product(colour, mask))
+        return cls(width, height, tuple(_blocks(colour, mask, _step(width, height))), colours_of_product(colour, mask))
 
 
 def _step(width: int, height: int) -> int:
     return max(4, max(width, height) // _BLOCKS)
 
 
-def _block(lab: Floats32, left: int, top: int) -> Block:
-    mean = lab[..., 1:].mean(axis=(0, 1), dtype=np.float64)
-    contrast = np.ascontiguousarray(lab[..., 1:] - mean, np.float32)
-    return Block(
-        left,
-        top,
-        width=lab.shape[1],
-        height=lab.shape[0],
-        brightness=np.ascontiguousarray(lab[..., 0]) if lab[..., 0].std() > _LEAST_PATTERN else None,
-        colour=mean,
-        contrast=contrast if contrast.std() > _LEAST_COLOURS else None,
-        contrast_length=float(np.linalg.norm(contrast)),
-    )
+def _blocks(colour: NDArray[np.uint8], mask: NDArray[np.bool_], step: int) -> Iterator[Block]:
+    """Those that have enough of the product. What is known of all of them is summed up together."""
+    height, width = mask.shape
+    tops, lefts = range(0, height - step // 2, step), range(0, width - step // 2, step)
+    if not tops or not lefts:
+        return
+    whole = (slice(0, tops[-1] + step), slice(0, lefts[-1] + step))
+    lab = colour[whole].astype(np.int32)
+    planes = np.dstack([lab, lab**2, mask[whole]])
+    sums = np.add.reduceat(np.add.reduceat(planes, tops, axis=0), lefts, axis=1)
+    counts = np.outer(*(np.minimum(step, end - np.array(starts)) for starts, end in ((tops, height), (lefts, width))))
+    means = sums / counts[..., None]
+    # A sum of squares, from each block's mean: whole numbers, so that nothing is lost in the difference.
+    spread = np.sqrt(counts[..., None] * sums[..., 3:6] - sums[..., :3] ** 2) / counts[..., None]
+    contrast_length = np.sqrt(counts * (spread[..., 1:] ** 2).sum(axis=2))
+    floats = lab.astype(np.float32)
+    for row, column in np.argwhere(means[..., 6] >= _LEAST_PRODUCT):
+        top, left = tops[row], lefts[column]
+        block = floats[top : top + step, left : left + step]
+        mean = means[row, column, 1:3]
+        length = float(contrast_length[row, column])
+        has_pattern = spread[row, column, 0] > _LEAST_PATTERN
+        has_colours = length > _LEAST_COLOURS * math.sqrt(2 * counts[row, column])
+        yield Block(
+            left,
+            top,
+            width=block.shape[1],
+            height=block.shape[0],
+            brightness=np.ascontiguousarray(block[..., 0]) if has_pattern else None,
+            colour=mean,
+            contrast=np.ascontiguousarray(block[..., 1:] - mean, np.float32) if has_colours else None,
+            contrast_length=length,
+        )
 
 
 def product_mask(colour: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """[h, w]: false for light, colourless ground that reaches the small Lab picture's border."""
-    chroma = np.abs(colour[..., 1:].astype(np.int16) - 128).max(axis=2)
+    chroma = np.maximum(*(np.abs(colour[..., axis].astype(np.int16) - 128) for axis in (1, 2)))
     ground = ((colour[..., 0] > _GROUND_BRIGHTNESS) & (chroma < _GROUND_CHROMA)).astype(np.uint8)
     _, labels = cv2.connectedComponents(cv2.copyMakeBorder(ground, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1))
     mask = np.asarray(labels[1:-1, 1:-1] != labels[0, 0])

@@ -1,12 +1,13 @@
-"""Reads the codes that a frame shows: quickly first, and harder only while nothing was found and time is left.
+"""Reads the codes that a frame shows: quickly first, and harder only while no product was found and time is left.
 
 zxing-cpp decodes; this decides what it is given, and what of its answers is believed. The first pass is its plain one over the
 whole frame. The next ones look where the frame shows stripes (`stripes.py`), lay them straight and take away noise and blur, or
-make small matrix codes larger.
+make small matrix codes larger. Where something was found, only what costs a millisecond looks for symbols of another kind.
 
 No text may be told that is not in the picture, and a linear code's check digit alone lets one misreading in ten through. So a
 reading of straightened stripes is drawn again from its text and held against the stripes; short codes, which whole-frame scanning
-finds in parts of longer ones, are only believed when this confirms them.
+finds in parts of longer ones, are only believed when this confirms them. Where no product was read, it is told where codes are
+that could not be: whoever holds them can do something about it.
 """
 
 from collections import Counter
@@ -39,15 +40,21 @@ LINEAR = (
 SQUARE = (BarcodeFormat.QRCode,)
 MATRIX = (BarcodeFormat.QRCode, BarcodeFormat.MicroQRCode, BarcodeFormat.RMQRCode, BarcodeFormat.DataMatrix)
 STACKED = (BarcodeFormat.DataBarStk, BarcodeFormat.DataBarExpStk)
-FIRST = RETAIL + SQUARE
-_PRODUCTS = frozenset({"EAN13", "EAN8", "UPCA", "UPCE"})
+FIRST = RETAIL + SQUARE + (BarcodeFormat.Code128,)
+DATA_MATRIX = (BarcodeFormat.DataMatrix,)
 ALL = RETAIL + LINEAR + MATRIX + STACKED
+
+_RETAIL = frozenset({"EAN13", "EAN8", "UPCA", "UPCE"})
+_CASES = frozenset({"ITF14", "ITF"})
+# AIM identifiers of symbols that hold GS1 element strings: GS1-128, DataBar, Data Matrix, QR.
+_ELEMENTS = frozenset({"]C1", "]e0", "]d2", "]Q3"})
 
 FURTHER_MS = 120.0
 """A frame without any code is the most frequent one, and what is spent on it is taken from the other models."""
 
 _LARGE = 2_500_000  # pixels; above, the first pass looks at a smaller picture
 _ENLARGED = 5_000_000  # pixels that a frame may have after it was enlarged
+_WORTH_A_THIRD = 500  # pixels of the longer side
 _REGIONS = 3
 
 # What takes blur away, one after the other: sigma and amount of the unsharp mask, and the window in which bars and spaces are
@@ -61,12 +68,20 @@ _COVERED = 0.6  # of the stripes, by a code that is not drawn again
 _SHORTEST = {"Code128": 4}  # characters; what is shorter is as likely chance
 _WEAK = {"EAN8", "UPCE", "ITF14", "ITF", "DataBarLtd"}
 _SHORT_CODE_128 = 8  # characters; one of these, too, is read twice
+# What makes stripes a code, read or not: so many changes between dark and light, and so alike above and below. In 90 photographs
+# of packages and shelves one place is like that, and so are three in four codes that are too blurred to be read.
+_FEWEST_CHANGES = 14
+_ALIKE_ALONG = 0.85
+_LEVELLED = 61  # pixels of straightened stripes, about ten modules: slower changes are shadows
+_INK = (41, 25)  # pixels around, and how much darker than their mean ink is, of 255
+UNKNOWN_STRIPES = "Linear"
+"""The format of a code that was seen and not read, where it could be any of bars."""
 
 
 @dataclass(frozen=True)
 class Read:
     """`corners` in pixels of the frame, clockwise from the code's own top left. Not `valid`: a code is there, its text is not
-    known. `add_on`: the two or five digits beside a periodical's or a book's EAN."""
+    known, and `format` may be UNKNOWN_STRIPES. `add_on`: the two or five digits beside a periodical's or a book's EAN."""
 
     text: str
     format: str
@@ -91,69 +106,114 @@ class _Frame:
     """A frame under way. Where it shows stripes is found once, when somebody first wants to know."""
 
     grey: Picture
-    _found: list[Stripes] | None = None
+    found: list[Read] = field(default_factory=list)
+    doubtful: list[Read] = field(default_factory=list)
+    _striped: list[Stripes] | None = None
     _straight: dict[Stripes, Numbers] = field(default_factory=dict)
     _retail: dict[Stripes, Read | None] = field(default_factory=dict)
     _other: dict[Stripes, Read | None] = field(default_factory=dict)
 
+    @property
+    def is_searched(self) -> bool:
+        """Whether it is known already where there are stripes."""
+        return self._striped is not None
+
     def striped(self) -> list[Stripes]:
-        if self._found is None:
-            self._found = stripes.find(self.grey, _REGIONS)
-        return self._found
+        if self._striped is None:
+            self._striped = stripes.find(self.grey, _REGIONS)
+        return self._striped
+
+    def unread(self) -> list[Stripes]:
+        """Those that no code was read from."""
+        read = [each.corners for each in self.found]
+        return [region for region in self.striped() if not any(_same_place(region.corners(), corners) for corners in read)]
 
     def retail(self, region: Stripes) -> Read | None:
         if region not in self._retail:
-            self._retail[region] = _straight_retail(self._straightened(region), region)
+            self._retail[region] = _straight_retail(self.straightened(region), region)
         return self._retail[region]
 
     def other(self, region: Stripes) -> Read | None:
         if region not in self._other:
-            self._other[region] = _straight_other(self._straightened(region), region)
+            self._other[region] = _straight_other(self.straightened(region), region)
         return self._other[region]
 
-    def _straightened(self, region: Stripes) -> Numbers:
+    def smaller(self) -> tuple[Picture, float]:
+        """What passes over a whole frame of any size look at, and how much larger than the frame it is."""
+        if self.grey.size <= _LARGE:
+            return self.grey, 1.0
+        scale = (_LARGE / self.grey.size) ** 0.5
+        return _resized(self.grey, scale, cv2.INTER_AREA), scale
+
+    def straightened(self, region: Stripes) -> Numbers:
         if region not in self._straight:
             self._straight[region] = stripes.straighten(self.grey, region)
         return self._straight[region]
 
 
 def read(grey: Picture, deadline: Deadline, further_ms: float = FURTHER_MS) -> list[Read]:
-    """Every code of `grey`, uint8 [height, width]; where none could be made out, those that were seen, as not valid.
+    """Every code of `grey`, uint8 [height, width]; where none is a product's, those that were seen only as well, as not valid.
 
     One pass is always made, and with it the check of what it found."""
     began = perf_counter()
     frame = _Frame(grey)
     first = _first(frame)
     once = (perf_counter() - began) * 1000
-    found, doubtful = _confirmed(frame, first)
+    _add(frame, first)
     time = deadline.at_most(further_ms)
-    for cost, look in _FURTHER:
-        # A QR code beside it must not hide the product's own, which is harder to read.
-        if found and (look is not _stripes or any(each.format in _PRODUCTS for each in found)):
-            continue
-        if time.left_ms() >= cost * once:
-            confirmed, more = _confirmed(frame, look(frame))
-            found, doubtful = found + confirmed, doubtful or more
-    return found or doubtful
+    for cost, is_worth_it, look in _FURTHER:
+        if is_worth_it(frame) and time.left_ms() >= cost * once:
+            _add(frame, look(frame))
+    return frame.found if _has_product(frame) else [*frame.found, *_seen_only(frame)]
+
+
+def _add(frame: _Frame, reads: list[Read]) -> None:
+    sure, doubtful = _confirmed(frame, reads)
+    frame.found += sure
+    frame.doubtful += doubtful
+
+
+def _has_product(frame: _Frame) -> bool:
+    return any(read.format in _RETAIL | _CASES or read.symbology_identifier in _ELEMENTS for read in frame.found)
+
+
+def _same_place(one: list[list[float]], other: list[list[float]]) -> bool:
+    """Whether one's middle lies within the other."""
+    return _lies_within(one, other) or _lies_within(other, one)
+
+
+def _lies_within(inner: list[list[float]], outer: list[list[float]]) -> bool:
+    x, y = numpy.mean(inner, axis=0)
+    return cv2.pointPolygonTest(numpy.asarray(outer, numpy.float32), (float(x), float(y)), False) >= 0
 
 
 # --- the passes ---
 
 
 def _first(frame: _Frame) -> list[Read]:
-    grey, scale = frame.grey, 1.0
-    if grey.size > _LARGE:
-        scale = (_LARGE / grey.size) ** 0.5
-        grey = _resized(grey, scale, cv2.INTER_AREA)
-    return _whole(grey, FIRST, scale)
+    """What blurs a large code is gone in a picture of a third of the size; which nobody needs who has read one."""
+    grey, scale = frame.smaller()
+    if (reads := _whole(grey, scale, FIRST, downscale=False)) or max(grey.shape) < _WORTH_A_THIRD:
+        return reads
+    return _whole(_resized(grey, 1 / 3, cv2.INTER_AREA), scale / 3, FIRST, downscale=False)
 
 
 def _stripes(frame: _Frame) -> list[Read]:
-    return [read for region in frame.striped() if (read := frame.retail(region))]
+    return [read for region in frame.unread() if (read := frame.retail(region))]
 
 
 def _other_stripes(frame: _Frame) -> list[Read]:
-    return [read for region in frame.striped() if (read := frame.other(region))]
+    """Beside a code that was read, only where another one is seen."""
+    regions = [region for region in frame.unread() if not frame.found or _is_code(frame, region)]
+    return [read for region in regions if (read := frame.other(region))]
+
+
+def _matrices(frame: _Frame) -> list[Read]:
+    """Beside a product's code there is often such a one, with batch and expiry. What is little darker than its surroundings is
+    taken for paper: zxing-cpp's own threshold makes edges of it, and follows them."""
+    grey, scale = frame.smaller()
+    ink = cv2.adaptiveThreshold(grey, 255, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY, *_INK)
+    return _whole(ink.astype(numpy.uint8), scale, DATA_MATRIX, downscale=False, binarizer=zxingcpp.Binarizer.BoolCast)
 
 
 def _larger_squares(frame: _Frame) -> list[Read]:
@@ -163,7 +223,7 @@ def _larger_squares(frame: _Frame) -> list[Read]:
 def _everything(frame: _Frame) -> list[Read]:
     if frame.grey.size > _LARGE:
         return []
-    return _whole(frame.grey, ALL, 1, invert=True)
+    return _whole(frame.grey, 1, ALL, invert=True)
 
 
 def _larger_matrices(frame: _Frame) -> list[Read]:
@@ -176,24 +236,48 @@ def _sharpened_squares(frame: _Frame) -> list[Read]:
         return []
     soft = cv2.GaussianBlur(_resized(grey, 2, cv2.INTER_CUBIC), (0, 0), 1.2)
     sharp = cv2.addWeighted(soft, 3.0, cv2.GaussianBlur(soft, (0, 0), 3.0), -2.0, 0)
-    return _whole(sharp.astype(numpy.uint8), SQUARE, 2)
+    return _whole(sharp.astype(numpy.uint8), 2, SQUARE)
 
 
-# What a pass costs, counted in first passes, and the pass; cheap and promising ones first.
-_FURTHER: tuple[tuple[float, Callable[[_Frame], list[Read]]], ...] = (
-    (2.0, _stripes),
-    (3.0, _larger_squares),
-    (5.0, _everything),
-    (2.0, _other_stripes),
-    (6.0, _sharpened_squares),
-    (8.0, _larger_matrices),
+def _nothing_found(frame: _Frame) -> bool:
+    return not frame.found
+
+
+def _no_more_than_a_label_found(frame: _Frame) -> bool:
+    """Code 128 may be anything: a parcel's number, a shelf's."""
+    return all(read.format == "Code128" for read in frame.found)
+
+
+def _no_retail_found(frame: _Frame) -> bool:
+    """Another code beside it must not hide the product's own, which may be harder to read."""
+    return not any(read.format in _RETAIL for read in frame.found)
+
+
+def _other_stripes_left(frame: _Frame) -> bool:
+    """Beside a code they are worth it where it is known already where stripes are."""
+    return not frame.found or frame.is_searched
+
+
+def _always(frame: _Frame) -> bool:
+    return True
+
+
+# What a pass costs, counted in first passes, when it is worth it, and the pass; cheap and promising ones first.
+_FURTHER: tuple[tuple[float, Callable[[_Frame], bool], Callable[[_Frame], list[Read]]], ...] = (
+    (1.0, _always, _matrices),
+    (2.0, _no_retail_found, _stripes),
+    (3.0, _no_more_than_a_label_found, _larger_squares),
+    (5.0, _nothing_found, _everything),
+    (2.0, _other_stripes_left, _other_stripes),
+    (6.0, _nothing_found, _sharpened_squares),
+    (8.0, _nothing_found, _larger_matrices),
 )
 
 
 def _enlarged(grey: Picture, formats: Formats, times: int) -> list[Read]:
     if grey.size * times * times > _ENLARGED:
         return []
-    return _whole(_resized(grey, times, cv2.INTER_CUBIC), formats, times)
+    return _whole(_resized(grey, times, cv2.INTER_CUBIC), times, formats)
 
 
 def _resized(grey: Picture, scale: float, interpolation: int) -> Picture:
@@ -204,16 +288,28 @@ def _resized(grey: Picture, scale: float, interpolation: int) -> Picture:
 # --- zxing-cpp over a picture ---
 
 
-def _whole(grey: Picture, formats: Formats, scale: float, *, invert: bool = False) -> list[Read]:
-    """`scale`: how much larger `grey` is than the frame, in whose pixels corners are told."""
+def _whole(
+    grey: Picture,
+    scale: float,
+    formats: Formats,
+    *,
+    invert: bool = False,
+    downscale: bool = True,
+    binarizer: Any = zxingcpp.Binarizer.LocalAverage,
+) -> list[Read]:
+    """`scale`: how much larger `grey` is than the frame, in whose pixels corners are told. Of what zxing-cpp found and could not
+    read, QR codes are told: they have their three eyes. The rest is chance as often as not."""
     found = zxingcpp.read_barcodes(
         grey,
         formats=zxingcpp.BarcodeFormats(formats),
         try_invert=invert,
+        try_downscale=downscale,
         text_mode=zxingcpp.TextMode.Plain,
         ean_add_on_symbol=zxingcpp.EanAddOnSymbol.Read,
+        binarizer=binarizer,
+        return_errors=True,
     )
-    reads = [_plain(code, scale) for code in found if code.valid]
+    reads = [_plain(code, scale) for code in found if code.valid or code.format.name == "QRCode"]
     with_add_on = {read.text for read in reads if read.add_on is not None}
     return [read for read in reads if read.add_on is not None or read.text not in with_add_on]
 
@@ -225,6 +321,8 @@ def _plain(code: Any, scale: float) -> Read:
         for corner in (where.top_left, where.top_right, where.bottom_right, where.bottom_left)
     ]
     add_on = (code.extra or {}).get("EanAddOn")
+    if not code.valid:
+        return Read("", code.format.name, code.symbology_identifier, corners, valid=False)
     text = code.text[: -len(add_on)] if add_on else code.text
     return Read(text, code.format.name, code.symbology_identifier, corners, add_on=add_on)
 
@@ -382,7 +480,9 @@ def _confirmed(frame: _Frame, reads: list[Read]) -> tuple[list[Read], list[Read]
     """Those whose text is sure, and those that are not, without theirs."""
     sure, doubtful = [], []
     for read in reads:
-        if not _is_weak(read):
+        if not read.valid:
+            doubtful.append(read)
+        elif not _is_weak(read):
             sure.append(read)
         elif again := _read_again(frame, read):
             sure.append(replace(read, corners=again.corners))
@@ -398,12 +498,42 @@ def _is_weak(read: Read) -> bool:
 def _read_again(frame: _Frame, read: Read) -> Read | None:
     """What straightened stripes say at the same place, if it is the same."""
     straight = frame.retail if read.format in _LIKE else frame.other
-    middle = numpy.mean(read.corners, axis=0)
     for region in frame.striped():
-        outline = numpy.asarray(region.corners(), numpy.float32)
-        if cv2.pointPolygonTest(outline, (float(middle[0]), float(middle[1])), False) < 0:
+        if not _lies_within(read.corners, region.corners()):
             continue
         again = straight(region)
         if again and again.text == read.text:
             return again
     return None
+
+
+# --- what is seen and not read ---
+
+
+def _seen_only(frame: _Frame) -> list[Read]:
+    """Each place once, the largest first."""
+    striped = frame.unread() if frame.is_searched else []
+    codes = [Read("", UNKNOWN_STRIPES, "", region.corners(), valid=False) for region in striped if _is_code(frame, region)]
+    told: list[Read] = []
+    for seen in sorted([*codes, *frame.doubtful], key=lambda one: -_area(one)):
+        if not any(_same_place(seen.corners, other.corners) for other in (*frame.found, *told)):
+            told.append(seen)
+    return told
+
+
+def _area(read: Read) -> float:
+    return float(cv2.contourArea(numpy.asarray(read.corners, numpy.float32)))
+
+
+def _is_code(frame: _Frame, region: Stripes) -> bool:
+    """By the bars' number, and by their being the same all along: letters and leaves are not."""
+    patch = frame.straightened(region)
+    beside = (patch.shape[1] - stripes.PATCH_LENGTH) // 2
+    bands = _bands(patch[:, beside:-beside])
+    level = bands - cv2.blur(bands, (_LEVELLED, 1))
+    profile = level.mean(0)
+    bars = profile[numpy.abs(profile) > 0.3 * profile.std()]
+    if numpy.count_nonzero(numpy.diff(numpy.sign(bars))) < _FEWEST_CHANGES:
+        return False
+    alike = _level(level) @ _level(level).T
+    return bool(numpy.median(alike[numpy.triu_indices(stripes.BANDS, 1)]) >= _ALIKE_ALONG)

@@ -1,7 +1,7 @@
 """Every descriptor of a frame against every descriptor of a catalogue: one batched matrix product, for machines that have a GPU.
 
 The same lines run on numpy and on torch: `library` is the one or the other, and only what both call by the same name is used.
-torch is imported by whoever passes it (see `for_gpu`). In half precision the descriptors themselves are exact: they are whole
+torch is imported by whoever passes it (see `on_device`). In half precision the descriptors themselves are exact: they are whole
 numbers up to 255, divided by 512.
 
 A catalogue of P pictures takes P × M × 128 × 2 bytes there (10^5 pictures of 400 points: 10 GB), a frame of N points briefly
@@ -14,10 +14,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .features import DESCRIPTOR_LENGTH, Features
-from .index import FirstStage
-from .snapshots import Snapshot
-from .words import centrality
+from .features import DESCRIPTOR_LENGTH, Features, centrality
+from .index import ExactEmbeddings, FirstStage, embeddings_of
+from .snapshots import Snapshot, SnapshotRefused
 
 POINTS_PER_FRAME = 512
 """The ones nearest to the middle. What this costs is memory written and read: N × P × M numbers."""
@@ -105,8 +104,14 @@ class DenseMatcher(FirstStage):
         return (rarity.to(library.float32) * weights) @ beyond.to(library.float32)
 
 
-def for_gpu(snapshot: Snapshot, device: str = "cuda") -> DenseMatcher:
-    """On the GPU, with torch: what the `match` model takes where its instances are KIND_GPU."""
+def on_device(snapshot: Snapshot, device: str) -> FirstStage:
+    """With torch, on a GPU (`cuda:0`): what `match` takes where its instances are KIND_GPU. Embeddings decide where there are
+    some, all descriptors where there are none. Raises SnapshotRefused as `FirstStage.build` does, and where there is no room."""
     import torch  # type: ignore[import-not-found]
 
-    return DenseMatcher.of_snapshot(snapshot, library=torch, device=device)
+    try:
+        if snapshot.embedder is None:
+            return DenseMatcher.of_snapshot(snapshot, library=torch, device=device)
+        return ExactEmbeddings(torch.from_numpy(embeddings_of(snapshot)).to(device, torch.float16), library=torch)
+    except torch.cuda.OutOfMemoryError:
+        raise SnapshotRefused(f"snapshot {snapshot.name}: {device} has no room for it") from None

@@ -3,8 +3,9 @@
     IMAGE UINT8 [N, H, W, 3], RGB as it is  →  EMBEDDING FP32 [N, D], each of unit length
 
 Normalisation (mean, scale, order of colours) is inside the model. The manifest is a TOML file (infra/triton/embedders/README.md).
-ONNX runs in onnxruntime and TorchScript in torch, in the process that asks; a TensorRT plan runs in Triton's own backend, and
-whoever loads it hands over how to call it (`run`). All of them answer the golden picture before the first frame.
+Triton's model `embedder` loads it (`load`): ONNX in onnxruntime, TorchScript in torch; a TensorRT plan is served by Triton's own
+backend. `match` and `features` ask that model, of whichever kind it is (`served`). Wherever it runs, the golden picture has to
+become the golden vector before the first frame is answered.
 """
 
 import hashlib
@@ -71,13 +72,14 @@ class Manifest:
 
 
 class Embedder:
-    """Made by `load`. `id` belongs to every vector it makes: vectors of two embedders are never compared."""
+    """Made by `load` or `served`. `id` belongs to every vector it makes: vectors of two embedders are never compared."""
 
     def __init__(self, manifest: Manifest, run: Run) -> None:
         self.id = manifest.id
         self.dimension = manifest.dimension
         self._manifest = manifest
         self._run = run
+        self._proven = False
 
     def embed(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
         """`picture` is uint8 [height, width, 3] in BGR, as OpenCV decodes it, of any size. The answer is float32 [D] of unit
@@ -89,12 +91,15 @@ class Embedder:
         """uint8 [height, width, 3] in RGB each, of any sizes → float32 [N, D], in one call of the model."""
         if not pictures:
             return np.zeros((0, self.dimension), np.float32)
-        size = (self._manifest.width, self._manifest.height)
-        resized = [cv2.resize(np.ascontiguousarray(picture), size, interpolation=cv2.INTER_AREA) for picture in pictures]
-        return self.embed_resized(np.stack(resized).astype(np.uint8, copy=False))
+        return self.embed_resized(np.stack([self._resized(picture) for picture in pictures]))
 
     def embed_resized(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 [N, height, width, 3] in RGB → float32 [N, D]."""
+        if not self._proven:
+            self.check_golden()
+        return self._embedded(batch)
+
+    def _embedded(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         expected = (self._manifest.height, self._manifest.width, 3)
         if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != expected:
             raise ValueError(f"IMAGE is {batch.dtype} {list(batch.shape)}, not uint8 [N, {', '.join(map(str, expected))}]")
@@ -108,6 +113,10 @@ class Embedder:
             raise self._refused(f"its embedding has length {float(lengths[np.argmax(np.abs(lengths - 1))]):.4f}, not 1")
         return embeddings
 
+    def _resized(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        size = (self._manifest.width, self._manifest.height)
+        return np.asarray(cv2.resize(np.ascontiguousarray(picture), size, interpolation=cv2.INTER_AREA), np.uint8)
+
     def check_golden(self) -> None:
         """Raises EmbedderRefused where the golden picture does not become the golden vector."""
         picture = cv2.imdecode(np.frombuffer(_content(self._manifest.golden_picture), np.uint8), cv2.IMREAD_COLOR)
@@ -119,32 +128,45 @@ class Embedder:
             raise self._refused("its golden vector is no JSON list of numbers") from None
         if golden.shape != (self.dimension,):
             raise self._refused(f"its golden vector has {golden.size} numbers, not {self.dimension}")
-        answer = self.embed(np.asarray(picture, np.uint8))
+        answer = self._embedded(self._resized(np.asarray(picture, np.uint8)[:, :, ::-1])[None])[0]
         furthest = float(np.abs(answer - golden).max())
         if not furthest <= self._manifest.tolerance:
             raise self._refused(f"its golden vector differs by {furthest:.5f}; {self._manifest.tolerance} are allowed")
+        self._proven = True
 
     def _refused(self, reason: str) -> EmbedderRefused:
         return EmbedderRefused(f"embedder {self.id}: {reason}")
 
 
-def configured() -> Embedder | None:
-    """What AUGENBLICK_EMBEDDER_MANIFEST names; None where it names nothing. Raises EmbedderRefused."""
+def configured() -> Path | None:
+    """The manifest that AUGENBLICK_EMBEDDER_MANIFEST names; None where it names nothing."""
     path = os.environ.get(MANIFEST_VARIABLE)
-    return load(Path(path)) if path else None
+    return Path(path) if path else None
 
 
-def load(manifest_file: Path, run: Run | None = None) -> Embedder:
-    """Reads, checks, loads, and checks the loaded. `run` replaces how the model would be run here; `tensorrt` needs it."""
+def load(manifest_file: Path, *, device: str = "cpu") -> Embedder:
+    """Into this process. `device` is where it computes, as PyTorch names it. Raises EmbedderRefused."""
+    manifest = _checked(manifest_file)
+    embedder = Embedder(manifest, _runner(manifest, device))
+    embedder.check_golden()
+    return embedder
+
+
+def served(manifest_file: Path, run: Run) -> Embedder:
+    """One that runs elsewhere, which `run` asks. Raises EmbedderRefused where manifest and file do not belong together. The
+    golden vector is checked when the first picture comes, because nobody can be asked while models are being loaded; until it is
+    right, every picture raises EmbedderRefused."""
+    return Embedder(_checked(manifest_file), run)
+
+
+def _checked(manifest_file: Path) -> Manifest:
     manifest = read_manifest(manifest_file)
     actual = hashlib.sha256(_content(manifest.file)).hexdigest()
     if actual != manifest.sha256:
         raise EmbedderRefused(
             f"embedder {manifest.id}: {manifest.file.name} has SHA-256 {actual}, the manifest says {manifest.sha256}"
         )
-    embedder = Embedder(manifest, run or _runner(manifest))
-    embedder.check_golden()
-    return embedder
+    return manifest
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -186,27 +208,30 @@ def _content(path: Path) -> bytes:
         raise EmbedderRefused(f"{path.name} cannot be read") from None
 
 
-def _runner(manifest: Manifest) -> Run:
+def _runner(manifest: Manifest, device: str) -> Run:
     if manifest.kind == "onnx":
-        return _onnx(manifest)
+        return _onnx(manifest, device)
     if manifest.kind == "torchscript":
-        return _torchscript(manifest)
+        return _torchscript(manifest, device)
     raise EmbedderRefused(
         f"embedder {manifest.id}: a TensorRT plan runs in Triton's own backend (see infra/triton/embedders/README.md)"
     )
 
 
-def _onnx(manifest: Manifest) -> Run:
+def _onnx(manifest: Manifest, device: str) -> Run:
     import onnxruntime  # type: ignore[import-not-found]
 
     options = onnxruntime.SessionOptions()
-    providers = [name for name in ("CUDAExecutionProvider",) if name in onnxruntime.get_available_providers()]
-    if not providers:
-        options.intra_op_num_threads = 1  # one instance is one core; more come with more instances
+    options.intra_op_num_threads = 1  # one instance is one core; more come with more instances
+    on_gpu, _, number = device.partition(":")
+    providers: list[Any] = [("CUDAExecutionProvider", {"device_id": number or "0"})] if on_gpu == "cuda" else []
     try:
         session = onnxruntime.InferenceSession(str(manifest.file), options, providers=[*providers, "CPUExecutionProvider"])
     except Exception as error:
         raise EmbedderRefused(f"embedder {manifest.id}: onnxruntime does not load it: {error}") from None
+    if providers and "CUDAExecutionProvider" not in session.get_providers():
+        # It would go on without, a hundred times slower, and nobody would know.
+        raise EmbedderRefused(f"embedder {manifest.id}: onnxruntime cannot use {device} here")
     inputs = [(tensor.name, tensor.type) for tensor in session.get_inputs()]
     outputs = [(tensor.name, tensor.type) for tensor in session.get_outputs()]
     if inputs != [("IMAGE", "tensor(uint8)")] or outputs != [("EMBEDDING", "tensor(float)")]:
@@ -223,12 +248,11 @@ def _onnx(manifest: Manifest) -> Run:
     return run
 
 
-def _torchscript(manifest: Manifest) -> Run:
+def _torchscript(manifest: Manifest, device: str) -> Run:
     try:
         import torch  # type: ignore[import-not-found]
     except ImportError:
         raise EmbedderRefused(f"embedder {manifest.id}: TorchScript needs torch, which is not installed here") from None
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         module = torch.jit.load(str(manifest.file), map_location=device).eval()
     except RuntimeError as error:
@@ -242,10 +266,10 @@ def _torchscript(manifest: Manifest) -> Run:
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
-        raise SystemExit("python -m vision.embedder MANIFEST")
+    if len(sys.argv) not in (2, 3):
+        raise SystemExit("python -m vision.embedder MANIFEST [cpu|cuda:0]")
     try:
-        embedder = load(Path(sys.argv[1]))
+        embedder = load(Path(sys.argv[1]), device=(sys.argv[2:] or ["cpu"])[0])
     except EmbedderRefused as refusal:
         raise SystemExit(str(refusal)) from None
     started = perf_counter()

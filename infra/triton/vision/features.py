@@ -22,6 +22,7 @@ _MAGIC = b"AUGF"
 _VERSION = 1
 _LARGEST = 1 << 16
 """No count in a header is larger: a damaged one is refused before its size is multiplied."""
+_CENTRE = 0.3  # standard deviation, share of width and height
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,3 +103,9 @@ class Features:
             colour=np.frombuffer(view, np.uint8, lengths[3], starts[3]).reshape(colour_height, colour_width, 3),
             embedding=embedding,
         )
+
+
+def centrality(frame: Features) -> NDArray[np.float32]:
+    """[N]: 1 in the middle of the frame, less towards its border: the wearer looks at the product."""
+    off = frame.points[:, :2] / np.array(frame.size, np.float32) - 0.5
+    return np.asarray(np.exp(-((off / _CENTRE) ** 2).sum(axis=1) / 2), np.float32)

@@ -5,6 +5,7 @@ a similarity. The one that most of the others agree with is kept, and refined to
 pairs support it. Unlike RANSAC it draws no lots: the same frame has the same answer, with as few as three pairs.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +64,7 @@ def align(
 
 def moved(homography: Floats, points: Floats) -> Floats:
     """[N, 2] → [N, 2]."""
-    moved = np.c_[points, np.ones(len(points))] @ homography.T
+    moved = points @ homography[:, :2].T + homography[:, 2]
     if homography.shape[0] == 2:
         return np.asarray(moved)
     return np.asarray(moved[:, :2] / moved[:, 2:])
@@ -74,15 +75,17 @@ def _most_agreed(
 ) -> tuple[NDArray[np.bool_], Floats]:
     scale = np.exp(sizes)
     angle = np.deg2rad(here[:, 3] - there[:, 3])
-    cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
+    turn = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    cosine, sine = (turn * scale[:, None]).T
     x, y = there[:, 0], there[:, 1]
     left, top = here[:, 0] - cosine * x + sine * y, here[:, 1] - sine * x - cosine * y
     # Row: whose similarity; column: whose point is moved by it.
-    off_x = cosine[:, None] * x - sine[:, None] * y + left[:, None] - here[:, 0]
-    off_y = sine[:, None] * x + cosine[:, None] * y + top[:, None] - here[:, 1]
+    known = np.stack([x, y, np.ones(len(x))])
+    off_x = np.stack([cosine, -sine, left], axis=1) @ known - here[:, 0]
+    off_y = np.stack([sine, cosine, top], axis=1) @ known - here[:, 1]
     agree = off_x**2 + off_y**2 < (_LOOSE * side * scale[:, None]) ** 2
     agree &= np.abs(sizes[:, None] - sizes) < _SAME_SIZE
-    agree &= np.abs((angle[:, None] - angle + np.pi) % (2 * np.pi) - np.pi) < _SAME_ANGLE
+    agree &= turn @ turn.T > math.cos(_SAME_ANGLE)
     best = int(np.argmax(agree @ weights))
     return agree[best], np.array([[cosine[best], -sine[best], left[best]], [sine[best], cosine[best], top[best]]])
 
@@ -92,7 +95,8 @@ def _affine(there: Floats, here: Floats, weights: NDArray[np.float32], near: Flo
     if len(there) < 4:
         return None
     unit = np.array([side, side, 1.0])
-    known = np.c_[there, np.ones(len(there))] / unit
+    known = np.ones((len(there), 3))
+    known[:, :2] = there / side
     weighted = known * weights[:, None]
     hold = _RIDGE * weights.sum() * np.diag([1, 1, 1e-3])
     solved = np.linalg.solve(weighted.T @ known + hold, weighted.T @ here + hold @ (near.T * unit[:, None]))

@@ -2,7 +2,7 @@
 
     FirstStage.build(snapshot).shortlist(features, 50)  →  indexes of the snapshot's entries, likeliest first
 
-Which one it is depends on the snapshot alone: where it has embeddings, they decide; else visual words (`words`).
+Where the snapshot has embeddings, they decide; else visual words (`words`), or on a GPU all descriptors (`dense`).
 """
 
 import os
@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,12 +36,16 @@ class FirstStage(ABC):
         """At most `k` indexes of entries, likeliest first."""
 
     @staticmethod
-    def build(snapshot: Snapshot) -> "FirstStage":
-        """Takes from milliseconds (embeddings, or an index file that fits) to half a minute for 10^4 products. Raises
-        SnapshotRefused where the snapshot's features are not what its manifest says."""
+    def build(snapshot: Snapshot, device: str = "cpu") -> "FirstStage":
+        """Takes from milliseconds (embeddings, or an index file that fits) to half a minute for 10^4 products. `device` is where
+        it computes, as PyTorch names it. Raises SnapshotRefused where the snapshot's features are not what its manifest says."""
+        if device != "cpu":
+            from .dense import on_device  # needs torch
+
+            return on_device(snapshot, device)
         if snapshot.embedder is None:
             return Words.of(snapshot)
-        embeddings = _embeddings(snapshot)
+        embeddings = embeddings_of(snapshot)
         return ExactEmbeddings(embeddings) if len(embeddings) <= EXACT_UP_TO else NearestEmbeddings(embeddings)
 
 
@@ -67,15 +72,26 @@ class Words(FirstStage):
 
 
 class ExactEmbeddings(FirstStage):
-    """Compares with every one. `embeddings` is float32 [P, D] of unit length."""
+    """Compares with every one. `embeddings` is [P, D] of unit length: float32 of NumPy, or on a GPU (see `dense.on_device`)."""
 
-    def __init__(self, embeddings: NDArray[np.float32]) -> None:
+    def __init__(self, embeddings: Any, *, library: Any = np) -> None:
+        self._library = library
         self._embeddings = embeddings
 
     def shortlist(self, features: Features, k: int) -> list[int]:
-        likeness = self._embeddings @ _fitting(features, self._embeddings.shape[1])
-        best = np.argpartition(-likeness, k - 1)[:k] if k < len(likeness) else np.arange(len(likeness))
-        return [int(index) for index in best[np.argsort(-likeness[best], kind="stable")]]
+        return self.shortlists(_fitting(features, self._embeddings.shape[1])[None], k)[0]
+
+    def shortlists(self, embeddings: NDArray[np.float32], k: int) -> list[list[int]]:
+        """Of several frames, float32 [N, D], with one matrix product."""
+        k = min(k, len(self._embeddings))
+        if self._library is np:
+            likeness = embeddings @ self._embeddings.T
+            best = np.argpartition(-likeness, k - 1)[:, :k] if 0 < k < likeness.shape[1] else np.argsort(-likeness)
+            order = np.argsort(-np.take_along_axis(likeness, best, axis=1), kind="stable")
+            return [[int(index) for index in row] for row in np.take_along_axis(best, order, axis=1)]
+        frames = self._library.from_numpy(embeddings).to(self._embeddings.device, self._embeddings.dtype)
+        nearest: list[list[int]] = self._library.topk(frames @ self._embeddings.T, k, dim=1).indices.tolist()
+        return nearest
 
 
 class NearestEmbeddings(FirstStage):
@@ -93,10 +109,11 @@ class NearestEmbeddings(FirstStage):
 
 
 class FirstStages:
-    """Builds first stages beside whoever serves, one at a time, and keeps the `keep` used last."""
+    """Builds first stages beside whoever serves, one at a time, and keeps the `keep` used last. `device` as for `build`."""
 
-    def __init__(self, keep: int = 4) -> None:
+    def __init__(self, keep: int = 4, device: str = "cpu") -> None:
         self._keep = keep
+        self._device = device
         self._stages: OrderedDict[str, Future[FirstStage]] = OrderedDict()
         self._lock = Lock()
         self._builder = ThreadPoolExecutor(1, thread_name_prefix="first-stage")
@@ -107,7 +124,7 @@ class FirstStages:
         with self._lock:
             stage = self._stages.get(snapshot.name)
             if stage is None:
-                stage = self._stages[snapshot.name] = self._builder.submit(FirstStage.build, snapshot)
+                stage = self._stages[snapshot.name] = self._builder.submit(FirstStage.build, snapshot, self._device)
             self._stages.move_to_end(snapshot.name)
             while len(self._stages) > self._keep:
                 self._stages.popitem(last=False)[1].cancel()
@@ -123,7 +140,7 @@ class FirstStages:
         self._builder.shutdown(wait=False, cancel_futures=True)
 
 
-def _embeddings(snapshot: Snapshot) -> NDArray[np.float32]:
+def embeddings_of(snapshot: Snapshot) -> NDArray[np.float32]:
     """float32 [P, D], copied out of the snapshot. All have to be of one length and of unit length."""
     if not len(snapshot):
         return np.zeros((0, 1), np.float32)

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import extract, match
-from .embedder import Embedder
+from .embedder import Embedder, EmbedderRefused
 from .features import Features
 from .index import FirstStage, FirstStages
 from .options import NUMBER, Deadline, OptionsRefused
 from .parameters import PARAMETERS
 from .quality import quality
-from .snapshots import LatestUsed, Snapshot, SnapshotRefused, open_snapshot
+from .snapshots import LatestUsed, SnapshotRefused, open_snapshot
 
 Picture = NDArray[np.uint8]
 
@@ -32,15 +32,14 @@ _USUAL_CANDIDATES = 5
 
 
 class Matcher:
-    """One for each instance of the model. `device` is where a large catalogue's first stage computes, as PyTorch names it."""
+    """One for each instance of the model. `device` is where a large catalogue's first stage computes, as PyTorch names it.
+    `embedder` chooses in large catalogues, and those have to be made with it."""
 
     def __init__(self, directory: Path | None, *, keep: int, embedder: Embedder | None = None, device: str = "cpu") -> None:
         self._directory = directory
         self._embedder = embedder
-        self._device = device
         self._catalogues: LatestUsed[match.Catalogue] = LatestUsed(keep)
-        self._first_stages = FirstStages(keep)
-        self._on_device: LatestUsed[FirstStage] = LatestUsed(keep)
+        self._first_stages = FirstStages(keep, device)
 
     def answer(self, picture: Picture, options: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         """`picture` is BGR. Raises OptionsRefused, and SnapshotRefused where none of the snapshots named can be used; what was
@@ -49,18 +48,21 @@ class Matcher:
         frame = extract.of_frame(picture)
         found: list[tuple[str, match.Found]] = []
         refused: dict[str, str] = {}
-        embedded = False
+        embedded: Features | None = None
         for number, name in enumerate(names):
             if number and deadline.left_ms() <= 0:
                 refused[name] = "no time was left"
                 continue
             try:
                 catalogue = self._catalogue(name)
-                if not catalogue.exhaustive and self._embedder and not embedded:
-                    frame, embedded = replace(frame, embedding=self._embedder.embed(picture)), True
-                chosen = self._chosen(frame, catalogue, deadline)
+                chosen: Sequence[int] | None = None
+                if not catalogue.exhaustive:
+                    stage = self._first_stage(catalogue, deadline)
+                    if self._embedder and embedded is None:
+                        embedded = replace(frame, embedding=self._embedder.embed(picture))
+                    chosen = stage.shortlist(embedded or frame, match.SHORTLIST)
                 found += [(name, one) for one in match.search(frame, catalogue, chosen, deadline)]
-            except SnapshotRefused as refusal:
+            except (SnapshotRefused, EmbedderRefused) as refusal:
                 refused[name] = str(refusal)
         if names and len(refused) == len(names):
             raise SnapshotRefused("; ".join(refused.values()))
@@ -68,7 +70,7 @@ class Matcher:
         height, width = picture.shape[:2]
         scale = np.array([width, height]) / frame.size
         answer: dict[str, Any] = {
-            "matcher": PARAMETERS.matcher,
+            "matcher": PARAMETERS.scorer,
             "width": width,
             "height": height,
             "quality": {name: round(value, 4) for name, value in asdict(quality(frame.colour)).items()},
@@ -85,23 +87,16 @@ class Matcher:
 
         return self._catalogues.get(name, opened)
 
-    def _chosen(self, frame: Features, catalogue: match.Catalogue, deadline: Deadline) -> Sequence[int] | None:
-        """None where all are compared."""
-        snapshot = catalogue.snapshot
-        if catalogue.exhaustive:
-            return None
-        if self._device == "cpu":
-            left_s = deadline.left_ms() / 1000
-            stage = self._first_stages.get(snapshot, None if left_s == float("inf") else left_s)
-        else:
-            stage = self._on_device.get(snapshot.name, lambda: _on_gpu(snapshot, self._device))
+    def _first_stage(self, catalogue: match.Catalogue, deadline: Deadline) -> FirstStage:
+        left_s = deadline.left_ms() / 1000
+        stage = self._first_stages.get(catalogue.snapshot, None if left_s == float("inf") else left_s)
         if stage is None:
-            raise SnapshotRefused(f"snapshot {snapshot.name} is being prepared")
-        return stage.shortlist(frame, match.SHORTLIST)
+            raise SnapshotRefused(f"snapshot {catalogue.snapshot.name} is being prepared")
+        return stage
 
 
 def catalogue_features(picture: Picture, embedder: Embedder | None) -> tuple[Features, dict[str, Any]]:
-    """`picture` is BGR. What a snapshot keeps of it, and what the importer is told. Raises UselessPicture."""
+    """`picture` is BGR. What a snapshot keeps of it, and what the importer is told. Raises UselessPicture, EmbedderRefused."""
     features = extract.of_catalogue_picture(picture)
     if embedder:
         features = replace(features, embedding=embedder.embed(picture))
@@ -112,12 +107,6 @@ def catalogue_features(picture: Picture, embedder: Embedder | None) -> tuple[Fea
         "width": picture.shape[1],
         "height": picture.shape[0],
     }
-
-
-def _on_gpu(snapshot: Snapshot, device: str) -> FirstStage:
-    from .dense import for_gpu  # needs torch
-
-    return for_gpu(snapshot, device)
 
 
 def _asked(options: Mapping[str, Any]) -> tuple[list[str], int]:

@@ -1,9 +1,11 @@
 """What the matcher is set to: data, in matcher.json beside this file.
 
 `matcher` names the code that extracts features, and everything here that it uses. Whoever changes one of these gives it another
-name: what was extracted one way is not compared with what was extracted another way. The weights may change without it.
+name: what was extracted one way is not compared with what was extracted another way. The weights may change without it: they
+have a name of their own, which is made of them.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +27,12 @@ class Parameters:
     colour_side: int
     weights: Mapping[str, float]
     intercept: float
+
+    @property
+    def scorer(self) -> str:
+        """Whose scores these are: the matcher's by these weights, as `sift-1+3fa2c1`. A calibration holds for one scorer only."""
+        weighing = json.dumps({"intercept": self.intercept, "weights": dict(self.weights)}, sort_keys=True)
+        return f"{self.matcher}+{hashlib.sha256(weighing.encode()).hexdigest()[:6]}"
 
 
 PARAMETERS = Parameters(**json.loads((Path(__file__).parent / "matcher.json").read_text()))

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SIDE = 320  # pixels of the middle; what is finer than these says more of the camera than of the view
+# OpenCV's L, 0 to 255, of each grey level.
+_LIGHTNESS = cv2.cvtColor(np.tile(np.arange(256, dtype=np.uint8)[:, None, None], (1, 1, 3)), cv2.COLOR_BGR2LAB)[:, 0, 0]
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,23 @@ class Quality:
 
 def quality(lab: NDArray[np.uint8]) -> Quality:
     """`lab` is the frame in OpenCV's Lab."""
-    height, width = lab.shape[:2]
-    middle = lab[height // 5 : height - height // 5, width // 5 : width - width // 5, 0]
-    scale = _SIDE / max(middle.shape)
-    if scale < 1:
-        middle = np.asarray(cv2.resize(middle, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+    return _measured(_middle(lab[:, :, 0]))
+
+
+def of_grey(frame: NDArray[np.uint8]) -> Quality:
+    """`frame` is grey, [height, width]: the same numbers, but for what colour adds."""
+    return _measured(np.asarray(cv2.LUT(_middle(frame), _LIGHTNESS), np.uint8))
+
+
+def _middle(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = frame.shape
+    middle = frame[height // 5 : height - height // 5, width // 5 : width - width // 5]
+    scale = min(1.0, _SIDE / max(middle.shape))
+    # Copied in any case: OpenCV's table look-up wants a whole picture.
+    return np.asarray(cv2.resize(middle, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _measured(middle: NDArray[np.uint8]) -> Quality:
     grey = middle.astype(np.float32)
     fine = np.abs(cv2.Laplacian(grey, cv2.CV_32F)).mean()
     coarse = np.abs(cv2.Laplacian(cv2.GaussianBlur(grey, (0, 0), 2.0), cv2.CV_32F)).mean()

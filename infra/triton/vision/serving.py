@@ -17,6 +17,7 @@ import triton_python_backend_utils as triton  # type: ignore[import-not-found]
 from .frames import Picture, UnreadableFrame
 from .guardian import Guardian
 from .options import NUMBER, Deadline, OptionsRefused, parse
+from .shared_memory import withdraw
 from .turns import Turns
 
 SHED = "augenblick_frames_shed_total"
@@ -39,6 +40,8 @@ class FrameModel:
     """Keys that OPTIONS may have, and their types."""
     refusals: ClassVar[tuple[type[Exception], ...]] = ()
     """Errors of the model that are the caller's: their message is sent as INVALID_ARG."""
+    missing: ClassVar[tuple[type[Exception], ...]] = ()
+    """Errors that say that something beside the model is not there: their message is sent as UNAVAILABLE."""
 
     def load(self, parameters: Mapping[str, str]) -> None:
         """Called once, with the `parameters` of config.pbtxt."""
@@ -48,10 +51,10 @@ class FrameModel:
         raise NotImplementedError
 
     def initialize(self, args: Mapping[str, str]) -> None:
+        withdraw()
         cv2.setNumThreads(1)  # one instance is one core; more come with more instances
         self.name = args["model_name"]
-        # Where this instance runs, as PyTorch names it: what the profile's instance group says.
-        self.device = f"cuda:{args['model_instance_device_id']}" if args["model_instance_kind"] == "GPU" else "cpu"
+        self.device = device_of(args)
         parameters = json.loads(args["model_config"])["parameters"]
         # Triton takes back a family of figures that nobody holds, and all its figures with it.
         self._shed_family = _shed_family()
@@ -87,6 +90,8 @@ class FrameModel:
         except Exception as error:
             if isinstance(error, (UnreadableFrame, OptionsRefused, *self.refusals)):
                 return _error(str(error), triton.TritonError.INVALID_ARG)
+            if isinstance(error, self.missing):
+                return _error(str(error), triton.TritonError.UNAVAILABLE)
             # Where it happened is told, what it said is not: a library's message may quote the frame.
             where = "".join(traceback.format_tb(error.__traceback__))
             triton.Logger.log_error(f"{self.name}: {type(error).__name__}\n{where}")
@@ -96,6 +101,11 @@ class FrameModel:
         result = json.dumps(answer.result, ensure_ascii=False, separators=(",", ":")).encode()
         tensors = {"RESULT": numpy.array([result], dtype=numpy.object_), **answer.tensors}
         return triton.InferenceResponse(output_tensors=[triton.Tensor(name, value[None]) for name, value in tensors.items()])
+
+
+def device_of(args: Mapping[str, str]) -> str:
+    """Where an instance runs, as PyTorch names it: what the profile's instance group says."""
+    return f"cuda:{args['model_instance_device_id']}" if args["model_instance_kind"] == "GPU" else "cpu"
 
 
 def _options(request: Any) -> bytes | None:

@@ -11,16 +11,18 @@ At 10^4 pictures of 500 points: 5 million descriptors, 24 bytes each.
 """
 
 from dataclasses import dataclass, fields
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .features import DESCRIPTOR_LENGTH, Features
+from .features import DESCRIPTOR_LENGTH, Features, centrality
 from .snapshots import Snapshot
 
-VERSION = "words-1"
+VERSION = "words-2"
 """Names everything that decides what an index holds: an index file of another version is built anew."""
 
 POINTS_PER_PICTURE = 500
@@ -31,30 +33,32 @@ _DESCRIPTORS_PER_CELL = 16
 _MOST_CENTRES = 512
 _ROUNDS = 8
 _BATCH = 1 << 16
+_ROWS = 1 << 10  # signatures made at once
 
 # How a frame's descriptor looks around.
 _POINTS_PER_FRAME = 450
 """The ones nearest to the middle. More cells for each of them find more than more of them do, at the same cost."""
 _NEAREST_CENTRES = 8
 _CELLS = 32
-_FURTHEST = 48  # of 128 signs; descriptors that have nothing in common differ in 64 ± 6
-_FURTHEST_OF_HALF = 30  # of the first 64: what differs more is put aside before the second half is looked at
+_FURTHEST = 48  # of 128 signs, and less than 64; descriptors that have nothing in common differ in 64 ± 6
+_FURTHEST_OF_HALF = 26  # of the first 64: what differs more is put aside before the second half is looked at
 _SPREAD = 36.0
-_MOST_COMPARISONS = 1_500_000
+_MOST_COMPARISONS = 1_200_000
 """For one frame. The fullest cells are left out where there would be more: they hold what every package has."""
+_TOGETHER = 1 << 15
+"""Comparisons. As many as a processor's own memory holds with all that is written for them."""
 
 # How votes come together.
 _ASKED = 300
 _TURNS = 12  # bins of 30°
 _PLACE = 0.5  # bins of half the picture's size
 _VOTES_WITHOUT_PLACE = 0.6
-_CENTRE = 0.3  # standard deviation, share of width and height: the wearer looks at the product
 
 
 @dataclass(frozen=True, eq=False)
 class VisualWords:
     """`centres` is float32 [2, K, 64]; `turn` float32 [128, 128]; `starts` int64 [K² + 1], where each cell's descriptors begin.
-    Of each descriptor: `signatures` uint64 [N, 2], `pictures` int32 [N], `places` uint8 [N, 4] (x, y in 256ths of the picture,
+    Of each descriptor: `signatures` uint64 [2, N], `pictures` int32 [N], `places` uint8 [N, 4] (x, y in 256ths of the picture,
     the diameter's log2 in 32nds, the angle in 256ths of a turn). `sizes` is float32 [P, 2], in pixels."""
 
     centres: NDArray[np.float32]
@@ -74,8 +78,9 @@ class VisualWords:
         centre_count = _centre_count(total)
         turn = np.linalg.qr(random.standard_normal((DESCRIPTOR_LENGTH, DESCRIPTOR_LENGTH)))[0].astype(np.float32)
         centres = _trained_centres(snapshot, centre_count, random)
+        turned = _turned(centres, turn)
         cells = np.empty(total, np.int32)
-        signatures = np.empty((total, 2), np.uint64)
+        signatures = np.empty((2, total), np.uint64)
         places = np.empty((total, 4), np.uint8)
         sizes = np.empty((len(snapshot), 2), np.float32)
         start = 0
@@ -86,14 +91,14 @@ class VisualWords:
             descriptors = picture.descriptors[chosen].astype(np.float32)
             first, second = (_nearest(descriptors[:, half], centres[number]) for number, half in enumerate(_HALVES))
             cells[start : start + count] = first * centre_count + second
-            signatures[start : start + count] = _signatures(descriptors, first, second, centres, turn)
+            signatures[:, start : start + count] = _packed(descriptors @ turn > turned[0][first] + turned[1][second])
             places[start : start + count] = _places(picture.points[chosen], picture.size)
             start += count
         order = np.argsort(cells, kind="stable")
         starts = np.zeros(centre_count**2 + 1, np.int64)
         np.cumsum(np.bincount(cells, minlength=centre_count**2), out=starts[1:])
         pictures = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-        return cls(centres, turn, starts, signatures[order], pictures[order], places[order], sizes)
+        return cls(centres, turn, starts, signatures.take(order, axis=1), pictures[order], places[order], sizes)
 
     def save(self, path: Path, made_for: str) -> None:
         with path.open("wb") as file:
@@ -122,12 +127,16 @@ class VisualWords:
         if (
             self.centres.shape != (2, centre_count, _HALF)
             or self.starts.shape != (centre_count**2 + 1,)
-            or self.signatures.shape != (total, 2)
+            or self.signatures.shape != (2, total)
             or self.places.shape != (total, 4)
             or self.starts[-1] != total
             or (total and int(self.pictures.max()) >= len(self.sizes))
         ):
             raise ValueError("this index's parts do not belong together")
+
+    @cached_property
+    def _turned(self) -> NDArray[np.float32]:
+        return _turned(self.centres, self.turn)
 
     @property
     def bytes(self) -> int:
@@ -162,51 +171,73 @@ class VisualWords:
 
     def _votes(self, raw: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
         """For each vote: the frame's point, the catalogue's descriptor, and its weight. A point votes once for a picture."""
-        cells, signatures, point = self._cells(raw.astype(np.float32))
+        cells, signatures, points = self._cells(raw.astype(np.float32))
         begins = self.starts[cells]
         lengths = self.starts[cells + 1] - begins
         fullest_last = np.argsort(lengths, kind="stable")
         kept = fullest_last[np.cumsum(lengths[fullest_last]) <= _MOST_COMPARISONS]
-        begins, lengths, signatures, point = begins[kept], lengths[kept], signatures[kept], point[kept]
-        # 32-bit indexes: what these lines cost is memory, written and read.
-        lookup = np.repeat(np.arange(len(kept), dtype=np.int32), lengths)
-        descriptor = np.arange(len(lookup), dtype=np.int32)
-        descriptor -= np.repeat((np.cumsum(lengths) - lengths - begins).astype(np.int32), lengths)
-        differing = _ones(self.signatures[descriptor, 0] ^ signatures[lookup, 0])
-        near = np.flatnonzero(differing <= _FURTHEST_OF_HALF)
-        lookup, descriptor, differing = lookup[near], descriptor[near], differing[near]
-        differing = differing + _ones(self.signatures[descriptor, 1] ^ signatures[lookup, 1])
-        near = np.flatnonzero(differing <= _FURTHEST)
-        point, descriptor, differing = point[lookup[near]], descriptor[near], differing[near]
-        target = point * len(self.sizes) + self.pictures[descriptor]
-        order = np.lexsort((differing, target))
-        target = target[order]
-        order = order[np.flatnonzero(np.diff(target, prepend=-1))]
-        point, descriptor, differing = point[order], descriptor[order], differing[order]
+        kept = kept[np.argsort(cells[kept], kind="stable")]  # what is read is read in the order in which it lies
+        begins, lengths, signatures, points = begins[kept], lengths[kept], signatures[:, kept], points[kept]
+        near = [self._near(begins[part], lengths[part], signatures[:, part], points[part]) for part in _parts(lengths)]
+        point, descriptor, differing = (np.concatenate(each) for each in zip(*near, strict=True))
+        point, descriptor, differing = self._once(point, descriptor, differing)
         shared_by = np.bincount(point, minlength=len(raw))
         rarity = np.log((len(self.sizes) + 1) / np.maximum(shared_by, 1)) ** 2
         weight = np.exp(-((differing / _SPREAD) ** 2)) * rarity[point]
-        return point, descriptor.astype(np.int64), np.asarray(weight, np.float32)
+        return point, descriptor, np.asarray(weight, np.float32)
+
+    def _near(
+        self, begins: NDArray[np.int64], lengths: NDArray[np.int64], signatures: NDArray[np.uint64], points: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
+        """Of the descriptors in these cells those whose signatures are near the cell's of `signatures` [2, cells]: the frame's
+        point, the catalogue's descriptor, and how many signs differ."""
+        cell = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+        descriptor = np.arange(len(cell))
+        descriptor -= np.repeat(np.cumsum(lengths) - lengths - begins, lengths)
+        differing = _ones(self.signatures[0].take(descriptor) ^ np.repeat(signatures[0], lengths))
+        near = np.flatnonzero(differing <= _FURTHEST_OF_HALF)
+        cell, descriptor, differing = cell.take(near), descriptor.take(near), differing.take(near)
+        differing += _ones(self.signatures[1].take(descriptor) ^ signatures[1].take(cell))
+        near = np.flatnonzero(differing <= _FURTHEST)
+        return points.take(cell.take(near)), descriptor.take(near), differing.take(near)
+
+    def _once(
+        self, point: NDArray[np.int64], descriptor: NDArray[np.int64], differing: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
+        """The nearest of the descriptors of one picture for one point."""
+        # Numbers are sorted several times as fast as indexes of numbers: point, picture, distance and index are one number.
+        bits = len(point).bit_length()
+        keys = ((point * len(self.sizes) + self.pictures[descriptor]) << _FURTHEST.bit_length()) + differing
+        keys = (keys << bits) + np.arange(len(keys))
+        keys.sort()
+        first = np.flatnonzero(np.diff(keys >> (bits + _FURTHEST.bit_length()), prepend=-1))
+        nearest = keys[first] & ((1 << bits) - 1)
+        return point[nearest], descriptor[nearest], differing[nearest]
 
     def _cells(self, descriptors: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64]]:
-        """The nearest cells of each descriptor: the cell, the descriptor's signature there, the descriptor's index."""
+        """The nearest cells of each descriptor: the cell, its signature there ([2, cells]), its index."""
         centre_count, count = self.centres.shape[1], len(descriptors)
         around = min(_NEAREST_CENTRES, centre_count)
-        distances, nearest = [], []
+        distances, nearest, differences = [], [], []
         for number, half in enumerate(_HALVES):
-            centres = self.centres[number]
-            distance = (centres**2).sum(axis=1) - 2 * descriptors[:, half] @ centres.T
+            centres, own = self.centres[number], descriptors[:, half]
+            distance = (centres**2).sum(axis=1) - 2 * own @ centres.T
             chosen = np.argpartition(distance, around - 1, axis=1)[:, :around]
             nearest.append(chosen)
             distances.append(np.take_along_axis(distance, chosen, axis=1))
+            # Turned by halves: a cell's difference is the sum of its two halves', of which there are fewer than cells.
+            turned = (own @ self.turn[half])[:, None] - self._turned[number][chosen]
+            differences.append(turned.reshape(-1, DESCRIPTOR_LENGTH))
         sums = (distances[0][:, :, None] + distances[1][:, None, :]).reshape(count, -1)
         cells = min(_CELLS, sums.shape[1])
-        best = np.argpartition(sums, cells - 1, axis=1)[:, :cells]
-        first = np.take_along_axis(nearest[0], best // around, axis=1).reshape(-1)
-        second = np.take_along_axis(nearest[1], best % around, axis=1).reshape(-1)
+        best = np.argpartition(sums, cells - 1, axis=1)[:, :cells].reshape(-1)
         point = np.repeat(np.arange(count), cells)
-        signatures = _signatures(descriptors[point], first, second, self.centres, self.turn)
-        return first * centre_count + second, signatures, point
+        first, second = point * around + best // around, point * around + best % around
+        signatures = np.empty((2, len(point)), np.uint64)
+        for start in range(0, len(point), _ROWS):
+            rows = slice(start, start + _ROWS)
+            signatures[:, rows] = _packed(differences[0][first[rows]] > -differences[1][second[rows]])
+        return nearest[0].reshape(-1)[first] * centre_count + nearest[1].reshape(-1)[second], signatures, point
 
     def _agreement(
         self,
@@ -244,25 +275,29 @@ class VisualWords:
         return best
 
 
-def centrality(frame: Features) -> NDArray[np.float32]:
-    """[N]: 1 in the middle of the frame, less towards its border."""
-    off = frame.points[:, :2] / np.array(frame.size, np.float32) - 0.5
-    return np.asarray(np.exp(-((off / _CENTRE) ** 2).sum(axis=1) / 2), np.float32)
-
-
 _HALVES = (slice(0, _HALF), slice(_HALF, DESCRIPTOR_LENGTH))
-_ONES_OF_16_BITS = np.array([number.bit_count() for number in range(1 << 16)], np.uint8)
+_EVERY_2ND, _TWO_OF_4, _FOUR_OF_8, _EVERY_8TH = (
+    np.uint64(number) for number in (0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F, 0x0101010101010101)
+)
+_1, _2, _4, _56 = (np.uint64(number) for number in (1, 2, 4, 56))
 
 
 def _ones(words: NDArray[np.uint64]) -> NDArray[np.uint8]:
     """How many bits are set in each. NumPy counts them itself from 2.0 on."""
     if hasattr(np, "bitwise_count"):
         return np.asarray(np.bitwise_count(words), np.uint8)
-    quarters = words.view(np.uint16).reshape(-1, 4)
-    counted = _ONES_OF_16_BITS[quarters[:, 0]]
-    for quarter in (1, 2, 3):
-        counted += _ONES_OF_16_BITS[quarters[:, quarter]]
-    return counted
+    counts = words - ((words >> _1) & _EVERY_2ND)
+    counts = (counts & _TWO_OF_4) + ((counts >> _2) & _TWO_OF_4)
+    counts = (counts + (counts >> _4)) & _FOUR_OF_8
+    counts *= _EVERY_8TH
+    return np.asarray(counts >> _56, np.uint8)
+
+
+def _parts(lengths: NDArray[np.int64]) -> list[slice]:
+    """Of cells of these lengths: cut so that about `_TOGETHER` descriptors are in each."""
+    ends = np.cumsum(lengths)
+    cuts = np.searchsorted(ends, np.arange(_TOGETHER, lengths.sum(), _TOGETHER))
+    return [slice(*bounds) for bounds in pairwise([0, *map(int, cuts), len(lengths)])]
 
 
 def _centre_count(descriptors: int) -> int:
@@ -311,16 +346,14 @@ def _nearest(vectors: NDArray[np.float32], centres: NDArray[np.float32]) -> NDAr
     return nearest
 
 
-def _signatures(
-    descriptors: NDArray[np.float32],
-    first: NDArray[np.int64],
-    second: NDArray[np.int64],
-    centres: NDArray[np.float32],
-    turn: NDArray[np.float32],
-) -> NDArray[np.uint64]:
-    difference = descriptors - np.concatenate([centres[0][first], centres[1][second]], axis=1)
-    signs = np.packbits(difference @ turn > 0, axis=1, bitorder="little")
-    return signs.view("<u8").reshape(-1, 2).astype(np.uint64, copy=False)
+def _turned(centres: NDArray[np.float32], turn: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[2, K, 128]: of each half's centres, what they add to a whole one, turned."""
+    return np.stack([centres[number] @ turn[half] for number, half in enumerate(_HALVES)])
+
+
+def _packed(signs: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """[N, 128] → [2, N]."""
+    return np.packbits(signs, axis=1, bitorder="little").view("<u8").T.astype(np.uint64, copy=False)
 
 
 def _places(points: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -40,6 +40,10 @@ METRICS: dict[str, tuple[str, str]] = {
     "augenblick.duplicates": ("{event}", "Events that had been handled already."),
     "augenblick.sightings.dropped": ("{frame}", "Frames that a newer one replaced or that were not answered in time."),
     "augenblick.models.missing": ("{frame}", "Frames that a model was asked about and did not answer, by model and reason."),
+    "augenblick.catalogues.left_out": (
+        "{catalogue}",
+        "Merchants' catalogues that a frame was not compared with: there are too many.",
+    ),
     "augenblick.glance_to_answer": ("s", "Capture of the frame to the answer's sending to the glasses."),
     "augenblick.glance_to_paid": ("s", "Capture of the frame to the money being taken."),
     "augenblick.refusals": ("{request}", "Requests refused at an edge, by problem code."),

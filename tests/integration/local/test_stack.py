@@ -67,8 +67,9 @@ async def read_codes(client: triton.InferenceServerClient, frame: bytes, deadlin
     image = triton.InferInput("IMAGE", [1, len(frame)], "UINT8")
     image.set_data_from_numpy(numpy.frombuffer(frame, dtype=numpy.uint8).reshape(1, -1))
     answer = await client.infer("codes", [image], client_timeout=deadline_seconds)
-    result: list[dict[str, Any]] = json.loads(answer.as_numpy("RESULT")[0][0])
-    return result
+    result: dict[str, Any] = json.loads(answer.as_numpy("RESULT")[0][0])
+    codes: list[dict[str, Any]] = result["codes"]
+    return codes
 
 
 @pytest.fixture

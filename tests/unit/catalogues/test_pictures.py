@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw
 
 from connectors.http import HttpClient
 from streams.catalogues import pictures
-from streams.catalogues.pictures import UnusablePicture, obtain, prepare
+from streams.catalogues.pictures import obtain, prepare
+from streams.core.pictures import UnusablePicture
 
 
 def encoded(picture: Image.Image, kind: str = "JPEG", **options: object) -> bytes:

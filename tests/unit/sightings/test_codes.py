@@ -12,7 +12,7 @@ from stdnum import ean
 from schemas.money import Money
 from schemas.recognition import Code, Elements, InStore, Intent, Measure
 from streams.sightings import gs1, in_store
-from streams.sightings.codes import Read, expand_upc_e, gtin_of, meaning, shown_link
+from streams.sightings.codes import Read, expand_upc_e, meaning, shown_link
 from streams.sightings.payee_codes import PayersCode
 
 CORNERS = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
@@ -25,6 +25,10 @@ FORMATS = (
 def read(text: str, format: str = "QRCode", symbology: str | None = None, region: str | None = "DE") -> Code:
     seen = Read(text=text, format=format, corners=CORNERS, valid=True, symbology_identifier=symbology)
     return meaning(seen, Intent.READ, region)
+
+
+def gtin_of(text: str, format: str) -> str | None:
+    return read(text, format).gtin
 
 
 def with_check_digit(digits: str) -> str:
@@ -124,6 +128,37 @@ def test_publications(text: str, publication: str | None, gtin: bool) -> None:
     code = read(text, "EAN13")
     assert code.publication == publication
     assert (code.gtin is not None) is gtin
+
+
+@pytest.mark.parametrize(
+    ("number", "add_on", "issue", "price"),
+    [
+        ("9780201379624", "52250", None, Money.of(2250, "USD")),
+        ("9780201379624", "90000", None, None),
+        ("9780201379624", "59999", None, None),  # a hundred dollars or more, or none
+        ("9780201379624", "50000", None, None),
+        ("9780201379624", "01295", None, None),
+        ("9780201379624", "12", None, None),
+        ("9771234567003", "07", 7, None),
+        ("9771234567003", "52250", None, None),
+        ("9520000010010", "52250", None, None),
+    ],
+)
+def test_what_an_add_on_means(number: str, add_on: str, issue: int | None, price: Money | None) -> None:
+    seen = Read(text=number, format="EAN13", corners=CORNERS, valid=True, add_on=add_on)
+    code = meaning(seen, Intent.PRICE, "US")
+    assert (code.text, code.add_on, code.issue, code.printed_price) == (number, add_on, issue, price)
+
+
+@pytest.mark.parametrize("add_on", [None, "", "123", "1a", "１２"])
+def test_what_is_no_add_on_is_not_told(add_on: str | None) -> None:
+    code = meaning(Read(text="9771234567003", format="EAN13", corners=CORNERS, valid=True, add_on=add_on), Intent.READ)
+    assert code.gtin == "09771234567003" and code.add_on is None
+
+
+def test_the_add_on_of_what_is_no_product_is_not_told() -> None:
+    seen = Read(text=with_check_digit("201234561995"), format="EAN13", corners=CORNERS, valid=True, add_on="12")
+    assert meaning(seen, Intent.READ, "SE").add_on is None
 
 
 def in_store_code(body: str) -> Code:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from schemas.money import Money
 from schemas.recognition import Condition, Measure, PriceTag
-from streams.sightings import price_tags
-from streams.sightings.price_tags import Abstention, Line, Reason
+from streams.sightings import price_tags, thresholds
+from streams.sightings.price_tags import Abstention, Reason
+from streams.sightings.triton import Line
 
 SIZE = (640, 480)
 At = tuple[str, float, float, float]
@@ -20,7 +21,7 @@ At = tuple[str, float, float, float]
 
 def line(text: str, left: float, top: float, height: float, confidence: float = 0.99) -> Line:
     right, bottom = left + 0.5 * height * len(text), top + height
-    return Line(text, confidence, ((left, top), (right, top), (right, bottom), (left, bottom)))
+    return Line(text=text, confidence=confidence, corners=((left, top), (right, top), (right, bottom), (left, bottom)))
 
 
 def read(region: str | None, *rows: At, **more: Any) -> PriceTag | Abstention:
@@ -262,7 +263,7 @@ def test_a_tilted_tag_is_read_like_a_level_one() -> None:
     for row in rows:
         level = line(*row)
         turned = [(0.97 * x - 0.24 * y + 100, 0.24 * x + 0.97 * y) for x, y in level.corners]
-        tilted.append(Line(level.text, 0.99, (turned[0], turned[1], turned[2], turned[3])))
+        tilted.append(Line(text=level.text, confidence=0.99, corners=(turned[0], turned[1], turned[2], turned[3])))
     answer = price_tags.read(tilted, size=SIZE, region="SE")
     assert isinstance(answer, PriceTag)
     assert (answer.price.minor, answer.conditions[0].pieces) == (1990, 2)
@@ -274,16 +275,7 @@ def test_an_uncertain_digit_lowers_the_confidence() -> None:
     assert isinstance(sure, PriceTag)
     assert isinstance(unsure, Abstention)
     assert unsure.reason is Reason.DOUBTFUL
-    assert unsure.confidence < sure.confidence
-
-
-def test_the_model_s_answer_becomes_lines() -> None:
-    answer = {
-        "width": 640,
-        "height": 480,
-        "lines": [{"text": "1,99 €", "confidence": 0.9, "corners": [[1, 2], [3, 2], [3, 4], [1, 4]]}],
-    }
-    assert price_tags.lines_of(answer) == (SIZE, (Line("1,99 €", 0.9, ((1.0, 2.0), (3.0, 2.0), (3.0, 4.0), (1.0, 4.0))),))
+    assert unsure.confidence < thresholds.shipped().price_tag.least_confidence <= sure.confidence
 
 
 _PRICED = st.from_regex(r"[€£$¥￥]?[0-9]{1,4}[.,: ]?[0-9]{0,3}( ?(€|kr|元|円|p|¢|:-|/kg|g|ml|%))?", fullmatch=True)

@@ -17,13 +17,13 @@ from streams.sightings.codes import Read
 from streams.sightings.recogniser import Look, Recogniser
 from streams.sightings.service import Frame
 from streams.sightings.thresholds import Calibration, shipped
-from streams.sightings.triton import Answered, Failed, Late, Line, Matched, Matches, Quality, Text, Unreadable
+from streams.sightings.triton import Answered, Codes, Failed, Late, Line, Matched, Matches, Quality, Text, Unreadable
 
 CORNERS = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
 MILK, JUICE = "9520000010010", "9520000010027"
 SHOP = MerchantId.new()
 LIMITS = shipped().model_copy(
-    update={"matcher": "sift-1", "act": 0.9, "calibration": Calibration(intercept=-6.0, score=0.2, margin=0.2)}
+    update={"matcher": "sift-1+aaaaaa", "act": 0.9, "calibration": Calibration(intercept=-6.0, score=0.2, margin=0.2)}
 )
 SNAPSHOT = Snapshot(SHOP, 7, name="shop-7", matcher="sift-1", thresholds=LIMITS)
 QUALITY = Quality(sharpness=1000.0, brightness=120.0, glare=0.0, texture=1000.0)
@@ -48,8 +48,11 @@ class StandIn:
 
     says: dict[str, Any] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
+    scorer: str = LIMITS.matcher
+    quality: Quality = QUALITY
     asked: list[str] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
+    compared: list[str] = field(default_factory=list)
 
     async def _answer(self, model: str, time_s: float, otherwise: Any) -> Answered[Any]:
         self.asked.append(model)
@@ -65,8 +68,10 @@ class StandIn:
             raise said
         return Answered(said, f"{model}:1")
 
-    async def codes(self, frame: bytes, time_s: float, *, search_s: float = 60.0) -> Answered[tuple[Read, ...]]:
-        return await self._answer("codes", time_s, ())
+    async def codes(self, frame: bytes, time_s: float, *, search_s: float = 60.0) -> Answered[Codes]:
+        answer = await self._answer("codes", time_s, ())
+        quality = None if any(read.valid for read in answer.result) else self.quality
+        return Answered(Codes(width=640, height=480, quality=quality, codes=answer.result), answer.by)
 
     async def ocr(self, frame: bytes, time_s: float) -> Answered[Text]:
         return await self._answer("ocr", time_s, Text(width=640, height=480, lines=()))
@@ -74,9 +79,9 @@ class StandIn:
     async def match(
         self, frame: bytes, time_s: float, snapshots: Collection[str], *, candidates: int = 5, explain: bool = False
     ) -> Answered[Matches]:
-        assert list(snapshots) == ["shop-7"]
+        self.compared = list(snapshots)
         answer = await self._answer("match", time_s, ())
-        said = Matches(matcher="sift-1", width=640, height=480, quality=QUALITY, candidates=answer.result)
+        said = Matches(matcher=self.scorer, width=640, height=480, quality=QUALITY, candidates=answer.result)
         return Answered(said, answer.by)
 
 
@@ -131,6 +136,19 @@ async def test_without_a_catalogue_nothing_is_matched() -> None:
     answer = (await look(models, shelf=None)).result
     assert models.asked == ["codes"]
     assert isinstance(answer, Unclear) and answer.reason is UnclearReason.NO_CODE
+
+
+async def test_without_a_catalogue_the_view_is_judged_all_the_same() -> None:
+    blurred = StandIn(quality=QUALITY.model_copy(update={"sharpness": 2.0}))
+    answer = (await look(blurred, Intent.PAY, shelf=None)).result
+    assert isinstance(answer, Unclear) and answer.reason is UnclearReason.BLURRED
+
+
+async def test_a_code_in_view_that_could_not_be_read_is_no_code_and_says_why() -> None:
+    small = ((300.0, 200.0), (380.0, 200.0), (380.0, 230.0), (300.0, 230.0))
+    found = await look(StandIn(says={"codes": (Read(text="", format="Linear", corners=small, valid=False),)}))
+    assert isinstance(found.result, Unclear) and found.result.reason is UnclearReason.TOO_FAR
+    assert found.seen.codes == () and [read.corners for read in found.seen.unread] == [small]
 
 
 async def test_a_code_that_no_catalogue_could_contradict_is_answered_at_once_and_match_is_not_even_asked() -> None:
@@ -203,6 +221,16 @@ async def test_a_code_is_a_code_while_the_database_is_away() -> None:
 async def test_a_product_that_the_catalogue_does_not_tell_of_is_not_told() -> None:
     answer = (await look(StandIn(says={"match": (matched("withdrawn"),)}))).result
     assert isinstance(answer, Unclear)
+
+
+async def test_a_calibration_of_other_weights_scores_is_never_acted_upon() -> None:
+    says = {"match": (matched("milk"),)}
+    assert isinstance((await look(StandIn(says=says))).result, Recognition)
+    other = await look(StandIn(says=says, scorer="sift-1+bbbbbb"))
+    assert isinstance(other.result, Unclear)
+    assert [match.limits for match in other.seen.matches] == [shipped()]
+    # Those that are shipped act on scores by the weights that are shipped, until the catalogue is calibrated anew.
+    assert isinstance((await look(StandIn(says=says, scorer=shipped().matcher))).result, Recognition)
 
 
 async def test_the_price_tag_beside_a_code() -> None:

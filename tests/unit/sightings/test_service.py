@@ -40,6 +40,7 @@ LIMITS = Thresholds(
     ask=0.2,
     choice=0.01,
     views=Views(dark=40.0, blurred=25.0, glare=0.1, plain=5.0, far=0.05, few_inliers=12),
+    price_tag=shipped().price_tag,
 )
 
 
@@ -139,6 +140,13 @@ def test_two_that_are_close_are_asked_about_best_first_and_at_most_three() -> No
     assert all(choice.candidate.picture == PICTURE for choice in result.choices if choice.candidate)
 
 
+def test_a_probable_product_is_asked_about_though_the_next_is_improbable() -> None:
+    result = decide(matches=(match("milk", 10.0), match("stone", 4.0), match("brick", 0.1)))
+    assert isinstance(result, Undecided)
+    assert [choice.candidate.product_id for choice in result.choices if choice.candidate] == ["milk", "stone"]
+    assert isinstance(decide(matches=(match("milk", 7.0),)), Unclear), "one is no choice"
+
+
 def test_a_weak_match_is_an_unknown_product() -> None:
     result = decide(matches=(match("milk", 1.0), match("juice", 0.9)))
     assert isinstance(result, Unclear) and result.reason is UnclearReason.UNKNOWN_PRODUCT
@@ -222,13 +230,74 @@ def test_of_several_codes_that_of_the_packet_in_view() -> None:
         ({}, UnclearReason.UNKNOWN_PRODUCT),
         ({"models": (), "failed": ("codes", "match"), "quality": None}, UnclearReason.RECOGNITION_UNAVAILABLE),
         ({"models": ("match:1",), "failed": ("codes",)}, UnclearReason.RECOGNITION_UNAVAILABLE),
-        ({"models": ("codes:1",), "late": ("match",), "quality": None}, UnclearReason.NO_CODE),
+        ({"models": ("codes:1",), "late": ("match",), "matcher": None, "quality": None}, UnclearReason.NO_CODE),
+        ({"models": ("codes:1",), "late": ("match",), "matcher": None}, UnclearReason.NO_CODE),
+        ({"models": ("match:1",), "failed": ("codes",), "matches": (match("milk", 7.0),)}, UnclearReason.RECOGNITION_UNAVAILABLE),
     ],
 )
 def test_the_hint_that_helps_most(changes: dict[str, object], reason: UnclearReason) -> None:
     result = decide(**changes)  # type: ignore[arg-type]
     assert isinstance(result, Unclear)
     assert result.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"brightness": 20.0, "sharpness": 1.0}, UnclearReason.TOO_DARK),
+        ({"glare": 0.4}, UnclearReason.GLARE),
+        ({"sharpness": 1.0}, UnclearReason.BLURRED),
+        ({"sharpness": 1.0, "texture": 1.0}, UnclearReason.NO_CODE),  # an even wall, which is never sharp
+        ({"texture": 1.0}, UnclearReason.NO_CODE),
+        ({}, UnclearReason.NO_CODE),
+    ],
+)
+def test_what_is_wrong_with_the_view_is_said_without_a_catalogue_as_well(
+    changes: dict[str, float], reason: UnclearReason
+) -> None:
+    result = decide(Intent.PAY, quality=GOOD.model_copy(update=changes), models=("codes:1",), matcher=None)
+    assert isinstance(result, Unclear) and result.reason is reason
+
+
+def unread(left: float, top: float, width: float, height: float, format: str = "Linear") -> tuple[Read, ...]:
+    right, bottom = left + width, top + height
+    corners = ((left, top), (right, top), (right, bottom), (left, bottom))
+    return (Read(text="", format=format, corners=corners, valid=False),)
+
+
+@pytest.mark.parametrize(
+    ("seen", "reason"),
+    [
+        (unread(250, 200, 90, 30), UnclearReason.TOO_FAR),
+        (unread(250, 200, 60, 60, "QRCode"), UnclearReason.TOO_FAR),
+        (unread(200, 150, 260, 120), UnclearReason.BLURRED),
+        (unread(250, 150, 120, 120, "QRCode"), UnclearReason.BLURRED),
+        (unread(300, 100, 60, 200), UnclearReason.TURN_LABEL),
+        (unread(2, 150, 260, 120), UnclearReason.CODE_CUT_OFF),
+        (unread(500, 150, 145, 120), UnclearReason.CODE_CUT_OFF),
+        (unread(200, 400, 90, 76), UnclearReason.CODE_CUT_OFF),
+    ],
+)
+@pytest.mark.parametrize("matcher", [None, "sift-1"])
+def test_what_would_make_a_code_readable_that_is_in_view(
+    seen: tuple[Read, ...], reason: UnclearReason, matcher: str | None
+) -> None:
+    result = decide(unread=seen, matcher=matcher)
+    assert isinstance(result, Unclear) and result.reason is reason
+    dark = decide(unread=seen, matcher=matcher, quality=GOOD.model_copy(update={"brightness": 20.0}))
+    assert isinstance(dark, Unclear) and dark.reason is UnclearReason.TOO_DARK
+
+
+def test_an_address_beside_a_code_that_cannot_be_read_is_not_what_the_wearer_means() -> None:
+    result = decide(codes=(code("https://example.com", "QRCode"),), unread=unread(250, 200, 90, 30), quality=None)
+    assert isinstance(result, Unclear) and result.reason is UnclearReason.TOO_FAR
+
+
+@pytest.mark.parametrize("seen", [{}, {"matches": (match("milk", 16.0), match("juice", 15.9))}])
+def test_who_did_not_answer_is_said_in_doubt_too(seen: dict[str, object]) -> None:
+    result = decide(late=("ocr",), failed=("codes",), **seen)
+    assert isinstance(result, Unclear | Undecided)
+    assert (result.late_models, result.failed_models) == (("ocr",), ("codes",))
 
 
 def test_without_codes_a_sure_picture_is_enough_and_it_is_said_who_is_missing() -> None:

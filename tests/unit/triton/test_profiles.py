@@ -8,7 +8,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from infra.triton import profiles
-from infra.triton.server import EMBEDDER, MODEL_REPOSITORY
+from infra.triton.server import EMBEDDER, MODEL_REPOSITORY, TRITON
 
 MODELS = sorted(path.parent.name for path in MODEL_REPOSITORY.glob("*/config.pbtxt"))
 GOOD = """
@@ -81,6 +81,16 @@ def test_a_warm_up_picture_is_as_long_as_it_is_said_to_be(name: str) -> None:
         for tensor in sample.inputs.values():
             if tensor.input_data_file and tensor.data_type == 2:  # TYPE_UINT8
                 assert (MODEL_REPOSITORY / name / "warmup" / tensor.input_data_file).stat().st_size == math.prod(tensor.dims)
+
+
+def test_a_plan_takes_the_place_of_the_model_that_runs_python(tmp_path: Path) -> None:
+    (tmp_path / "embedder.pbtxt").write_text((TRITON / "embedders" / "tensorrt.pbtxt").read_text())
+    plan = profiles.configurations("gpu", tmp_path)[EMBEDDER]
+    assert plan.backend == "tensorrt" and plan.max_batch_size == 64
+    assert [list(tensor.dims) for tensor in (*plan.input, *plan.output)] == [[224, 224, 3], [768]]
+    assert [tensor.name for tensor in (*plan.input, *plan.output)] == ["IMAGE", "EMBEDDING"]
+    [warmup] = plan.model_warmup
+    assert warmup.batch_size == 64 and list(warmup.inputs["IMAGE"].dims) == [224, 224, 3]
 
 
 def test_overrides_are_for_models_that_there_are() -> None:

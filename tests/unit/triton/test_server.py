@@ -1,5 +1,6 @@
 """The options tritonserver is started with, wherever it runs."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,8 @@ def test_in_the_container_it_becomes_tritonserver(monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     became: list[tuple[str, list[str], dict[str, str]]] = []
     monkeypatch.setattr("os.execve", lambda *arguments: became.append(arguments))
+    limits: list[tuple[int, tuple[int, int]]] = []
+    monkeypatch.setattr("resource.setrlimit", lambda *arguments: limits.append(arguments))
     server.main()
     [(program, argv, environment)] = became
     assert program == argv[0] == str(tmp_path / "tritonserver")
@@ -85,6 +88,8 @@ def test_in_the_container_it_becomes_tritonserver(monkeypatch: pytest.MonkeyPatc
     assert value(argv, "grpc-restricted-protocol")[0].endswith(f"={KEY}")
     assert environment["PYTHONPATH"] == f"/opt/augenblick/packages:{server.TRITON}"
     assert Path.cwd() == server.TRITON, "from where the models find vision"
+    [(limited, (soft, hard))] = limits
+    assert limited == resource.RLIMIT_CORE and soft == hard in {0, 1}, "a crash leaves no dump"
 
 
 @pytest.mark.parametrize("missing", ["models", "key"])

@@ -1,6 +1,9 @@
 """The matrix product finds what a slow loop finds, on numpy and on torch."""
 
+import dataclasses
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,6 +11,8 @@ import pytest
 
 from infra.triton.vision import dense
 from infra.triton.vision.dense import UNIT, DenseMatcher
+from infra.triton.vision.index import ExactEmbeddings, FirstStage
+from infra.triton.vision.snapshots import SnapshotRefused
 from tests.unit.vision.catalogues import frame_of, picture, published
 
 
@@ -69,6 +74,53 @@ def test_what_a_frame_shows_comes_first(tmp_path: Path, library: Any, random: np
     matcher = DenseMatcher.of_snapshot(published(tmp_path, "some", pictures), library=library)
     for number in (0, 31, 59):
         assert matcher.shortlist(frame_of(pictures[number], random, others=20), 3)[0] == number
+
+
+def test_embeddings_are_compared_with_many_frames_at_once(library: Any, random: np.random.Generator) -> None:
+    many = random.standard_normal((500, 24)).astype(np.float32)
+    many /= np.linalg.norm(many, axis=1, keepdims=True)
+    stage = ExactEmbeddings(many if library is np else library.from_numpy(many), library=library)
+    likeness = many[:3] @ many.T
+    expected = [[int(index) for index in row[:7]] for row in np.argsort(-likeness, axis=1)]
+    assert stage.shortlists(many[:3], 7) == expected
+    shown = dataclasses.replace(picture(random, 3), embedding=many[2])
+    assert stage.shortlist(shown, 7) == expected[2]
+    assert sorted(stage.shortlist(shown, 501)) == list(range(500))
+
+
+def test_on_a_gpu_embeddings_decide_where_there_are_some(
+    tmp_path: Path, random: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which one it is, and where it is made. NumPy stands in for torch, which may not be installed."""
+
+    class Array(np.ndarray[Any, Any]):
+        def to(self, device: str, kind: Any) -> "Array":
+            places.append(device)
+            return self.astype(kind).view(Array)
+
+    class NoRoom(RuntimeError):
+        pass
+
+    def zeros(shape: tuple[int, ...], dtype: Any, device: str) -> Any:
+        places.append(device)
+        if len(places) > 2:
+            raise NoRoom
+        return np.zeros(shape, dtype)
+
+    def from_numpy(values: np.ndarray[Any, Any]) -> Array:
+        return values.view(Array)
+
+    places: list[str] = []
+    cuda = SimpleNamespace(OutOfMemoryError=NoRoom)
+    stand_in = SimpleNamespace(float16=np.float16, cuda=cuda, zeros=zeros, from_numpy=from_numpy)
+    monkeypatch.setitem(sys.modules, "torch", stand_in)
+    embedded = published(tmp_path, "embedded", [picture(random, 3, dimension=8) for _ in range(4)], embedder="e-1")
+    plain = published(tmp_path, "plain", [])
+    assert isinstance(FirstStage.build(embedded, "cuda:1"), ExactEmbeddings)
+    assert isinstance(FirstStage.build(plain, "cuda:1"), DenseMatcher)
+    assert places == ["cuda:1", "cuda:1"]
+    with pytest.raises(SnapshotRefused, match="cuda:1 has no room"):
+        FirstStage.build(plain, "cuda:1")
 
 
 def test_nothing_is_like_nothing(library: Any, random: np.random.Generator) -> None:

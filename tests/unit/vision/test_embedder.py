@@ -17,7 +17,10 @@ EXAMPLE = Path(embedder.__file__).parents[1] / "embedders" / "example.toml"
 
 
 def load(manifest: Path, run: embedder.Run = own_embedder.run) -> embedder.Embedder:
-    return embedder.load(manifest, run)
+    """As models do that ask the model `embedder`; the first picture shows whether it is what it has to be."""
+    ours = embedder.served(manifest, run)
+    ours.embed(np.zeros((10, 10, 3), np.uint8))
+    return ours
 
 
 def test_a_picture_becomes_a_vector_of_unit_length(tmp_path: Path) -> None:
@@ -129,7 +132,7 @@ def test_a_model_that_answers_something_else_is_refused(tmp_path: Path, run: emb
 
 
 def test_a_model_that_changes_its_answer_later_is_refused_then(tmp_path: Path) -> None:
-    answers = [own_embedder.run, not_of_unit_length]
+    answers = [own_embedder.run, own_embedder.run, not_of_unit_length]
 
     def changing(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         return answers.pop(0)(batch)
@@ -137,6 +140,30 @@ def test_a_model_that_changes_its_answer_later_is_refused_then(tmp_path: Path) -
     ours = load(own_embedder.bring(tmp_path), changing)
     with pytest.raises(EmbedderRefused, match="not 1"):
         ours.embed(np.zeros((10, 10, 3), np.uint8))
+
+
+def test_what_is_served_is_proven_before_the_first_picture_and_once(tmp_path: Path) -> None:
+    """A plan, say: whoever asks for its answers only finds out then which model it is that answers."""
+    asked: list[NDArray[np.uint8]] = []
+    model = [other_colours]
+
+    def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        asked.append(batch)
+        return model[0](batch)
+
+    ours = embedder.served(own_embedder.bring(tmp_path, kind="tensorrt"), run)
+    assert not asked, "nobody answers while models are being loaded"
+    white, black = np.full((10, 10, 3), 255, np.uint8), np.zeros((10, 10, 3), np.uint8)
+    for picture in (white, black):
+        with pytest.raises(EmbedderRefused, match="golden vector differs"):
+            ours.embed(picture)
+    assert all(len(np.unique(batch)) > 100 for batch in asked), "no picture of anybody's was shown to it"
+    model[0] = own_embedder.run  # the right one took its place
+    asked.clear()
+    for picture in (white, black):
+        ours.embed(picture)
+    assert [int(batch.max()) for batch in asked[1:]] == [255, 0]
+    assert len(asked) == 3
 
 
 def test_a_plan_is_not_loaded_here(tmp_path: Path) -> None:
@@ -147,6 +174,8 @@ def test_a_plan_is_not_loaded_here(tmp_path: Path) -> None:
 def test_nothing_is_loaded_where_no_manifest_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(embedder.MANIFEST_VARIABLE, "")
     assert embedder.configured() is None
+    monkeypatch.setenv(embedder.MANIFEST_VARIABLE, "/some/manifest.toml")
+    assert embedder.configured() == Path("/some/manifest.toml")
 
 
 def test_the_example_is_a_manifest() -> None:

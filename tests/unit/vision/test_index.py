@@ -114,6 +114,24 @@ def test_no_frame_costs_more_than_the_limit(
     assert 0 < compared[0] <= unlimited // 2
 
 
+def test_a_frame_is_compared_in_parts_that_change_nothing(
+    snapshot: Snapshot, pictures: list[Features], random: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = FirstStage.build(snapshot)
+    assert isinstance(stage, Words)
+    frame = frame_of(pictures[7], random)
+    together = stage.words.scores(frame)
+    monkeypatch.setattr(words, "_TOGETHER", 3)
+    monkeypatch.setattr(words, "_ROWS", 5)
+    np.testing.assert_array_equal(stage.words.scores(frame), together)
+
+
+def test_bits_are_counted_without_numpys_help(random: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(np, "bitwise_count", raising=False)
+    numbers = np.concatenate([random.integers(0, 1 << 64, 50, np.uint64), np.array([0, 1, 1 << 63, (1 << 64) - 1], np.uint64)])
+    assert words._ones(numbers).tolist() == [int(number).bit_count() for number in numbers]
+
+
 def test_the_index_is_kept_beside_the_snapshot_and_used_again(
     snapshot: Snapshot, pictures: list[Features], random: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,9 +204,9 @@ def test_building_goes_on_beside_who_serves(tmp_path: Path, random: np.random.Ge
     second = published(tmp_path, "second", [picture(random)])
     go_on, build = Event(), FirstStage.build
 
-    def slow(snapshot: Snapshot) -> FirstStage:
+    def slow(snapshot: Snapshot, device: str) -> FirstStage:
         assert go_on.wait(10)
-        return build(snapshot)
+        return build(snapshot, device)
 
     monkeypatch.setattr(FirstStage, "build", slow)
     stages = FirstStages(keep=1)
@@ -210,7 +228,7 @@ def test_a_first_stage_that_cannot_be_built_is_tried_again(
     snapshot = published(tmp_path, "first", [picture(random)])
     build = FirstStage.build
 
-    def fails(snapshot: Snapshot) -> FirstStage:
+    def fails(snapshot: Snapshot, device: str) -> FirstStage:
         raise MemoryError
 
     stages = FirstStages()

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from infra.triton.vision import extract, geometry, match, matching
+from infra.triton.vision import appearance, extract, geometry, match, matching
 from infra.triton.vision.features import Features
 from infra.triton.vision.options import Deadline, OptionsRefused
 from infra.triton.vision.parameters import PARAMETERS
 from infra.triton.vision.quality import quality
-from infra.triton.vision.snapshots import SnapshotRefused
+from infra.triton.vision.snapshots import SnapshotRefused, open_snapshot
 from streams.sightings import thresholds
 from tests.support.groceries import OF_NO_PRODUCT, PRODUCTS, SHOWN, catalogue_picture, photograph, pixels, publish
 
@@ -53,7 +53,7 @@ def test_a_product_is_found_where_it_is(matcher: matching.Matcher, photo: str, p
     assert area(first["outline"]) > 0.1 * 348 * 348, "clockwise, and a good part of the frame"
     inside = [cv2.pointPolygonTest(np.array(first["outline"], np.float32), point, True) > -15 for point in first["points"]]
     assert all(inside)
-    assert (answer["matcher"], answer["width"], answer["height"]) == (PARAMETERS.matcher, 348, 348)
+    assert (answer["matcher"], answer["width"], answer["height"]) == (PARAMETERS.scorer, 348, 348)
 
 
 def test_a_product_of_no_catalogue_is_told_by_its_score(matcher: matching.Matcher) -> None:
@@ -194,6 +194,47 @@ def test_a_catalogue_of_few_is_judged_like_one_of_many(features: dict[str, Featu
     assert scored(references) == pytest.approx(alone, abs=1)
 
 
+def test_with_a_large_catalogue_only_the_middle_is_compared(
+    directory: Path, features: dict[str, Features], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = extract.of_frame(pixels(photograph("Oatly-Oat-Milk_003")))
+    snapshot = open_snapshot(directory, "shop-1-abc", matcher=PARAMETERS.matcher)
+    whole = match.search(frame, match.Catalogue(snapshot), None, Deadline())
+    monkeypatch.setattr(match, "EXHAUSTIVE_UP_TO", len(snapshot) - 1)
+    monkeypatch.setattr(match, "POINTS_IN_MANY", 300)
+    assert len(frame.points) > 600
+    middle = match.search(frame, match.Catalogue(snapshot), range(len(snapshot)), Deadline())
+    assert [found[0].reference.product_id for found in (whole, middle)] == ["Oatly-Oat-Milk"] * 2
+    off = [np.abs(found[0].points / frame.size - 0.5).max() for found in (whole, middle)]
+    assert 20 <= len(middle[0].points) < len(whole[0].points) and off[1] < off[0]
+    monkeypatch.setattr(match, "POINTS_IN_MANY", len(frame.points))
+    everything = match.search(frame, match.Catalogue(snapshot), range(len(snapshot)), Deadline())
+    assert [one.score for one in everything] == [one.score for one in whole]
+
+
+@pytest.mark.parametrize("size", [(192, 110), (105, 192), (192, 97), (9, 5), (3, 2)])
+def test_a_pictures_blocks_know_what_is_in_them(size: tuple[int, int]) -> None:
+    random = np.random.default_rng(4)
+    colour = np.asarray(random.normal((120, 130, 110), (30, 9, 7), (*size, 3)).clip(0, 255), np.uint8)
+    colour[: size[0] // 3] = (90, 140, 120)  # of one colour
+    colour[-size[0] // 4 :, :, 0] = 255  # light, and of several colours: no ground
+    look = appearance.Look.of(colour)
+    for block in look.blocks:
+        part = colour[block.top : block.top + block.height, block.left : block.left + block.width].astype(np.float64)
+        assert (block.brightness is not None) == (part[..., 0].std() > 3)
+        contrast = part[..., 1:] - part[..., 1:].mean(axis=(0, 1))
+        assert (block.contrast is not None) == (contrast.std() > 4)
+        np.testing.assert_allclose(block.colour, part[..., 1:].mean(axis=(0, 1)))
+        assert block.contrast_length == pytest.approx(np.linalg.norm(contrast))
+        if block.brightness is not None:
+            np.testing.assert_array_equal(block.brightness, part[..., 0])
+        if block.contrast is not None:
+            np.testing.assert_allclose(block.contrast, contrast, atol=1e-4)
+    if min(size) > 90:
+        kinds = {(block.brightness is None, block.contrast is None) for block in look.blocks}
+        assert len(look.blocks) > 25 and {(True, True), (False, False)} <= kinds
+
+
 def blurred(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.GaussianBlur(picture, (0, 0), 4), np.uint8)
 
@@ -219,7 +260,7 @@ def test_each_number_of_quality_follows_its_fault() -> None:
 
 def test_the_shipped_thresholds_act_on_what_is_plain_to_see(matcher: matching.Matcher) -> None:
     limits = thresholds.shipped()
-    assert limits.may_act(PARAMETERS.matcher) and limits.promise is not None
+    assert limits.may_act(PARAMETERS.scorer) and limits.promise is not None
 
     def confidence(photo: str) -> float:
         first, second, *_ = ask(matcher, photo)["candidates"]  # type: ignore[misc]

@@ -9,15 +9,18 @@ import numpy
 import triton_python_backend_utils as triton
 from vision import embedder
 from vision.guardian import Guardian
+from vision.serving import device_of
+from vision.shared_memory import withdraw
 
 
 class TritonPythonModel:
     def initialize(self, args: Mapping[str, str]) -> None:
+        withdraw()
         cv2.setNumThreads(1)
-        configured = embedder.configured()
-        if configured is None:
+        manifest = embedder.configured()
+        if manifest is None:
             raise embedder.EmbedderRefused(f"{embedder.MANIFEST_VARIABLE} names no manifest")
-        self._embedder = configured
+        self._embedder = embedder.load(manifest, device=device_of(args))
         self._guardian = Guardian()
 
     def finalize(self) -> None:

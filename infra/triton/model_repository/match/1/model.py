@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from vision import embedder, frames, matching
+from vision import frames, matching, neighbours
 from vision.options import Deadline
 from vision.serving import Answer, FrameModel
 from vision.snapshots import SnapshotRefused
@@ -22,7 +22,7 @@ class TritonPythonModel(FrameModel):
         self._matcher = matching.Matcher(
             Path(directory) if directory else None,
             keep=int(parameters["snapshots_kept"]),
-            embedder=embedder.configured(),
+            embedder=neighbours.served_embedder(),
             device=self.device,
         )
 

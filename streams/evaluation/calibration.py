@@ -16,13 +16,19 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.sightings.evaluation import CHOICES, SURE, Share, needed_for
+from streams.evaluation.measures import SURE, Share, needed_for
+from streams.sightings.service import CHOICES_AT_MOST, choices_among
 from streams.sightings.thresholds import Calibration, Promise, Thresholds
 
 SplitBy = Literal["product", "picture"]
 
 ENOUGH_OF_A_PRODUCT = 20
 """Pictures on which a product was the best candidate, before it gets an offset of its own."""
+
+ASKING_IS_WORTHWHILE = 0.7
+"""Of what is asked, so often the right one is among the choices; also of pictures that show nothing of the catalogue."""
+ASKED_IN_VAIN_AT_MOST = 0.1
+"""Of pictures that show nothing of the catalogue, so many are asked about. Most of what a wearer looks at is in no catalogue."""
 
 _LEFT_OUT_OF = 20  # right products that could be offered as choices, one is not: it would bring many wrong ones with it
 _STEPS = 40  # of the coverage, at which an acting confidence is looked for
@@ -35,12 +41,13 @@ _OFFSET_PRIOR = 1.0  # one over the variance that products' offsets are taken to
 class Answer:
     """A matcher's answer to one picture. `product` is what the picture shows, None where that is not in the catalogue; `scores`
     are the best products, each once, best first. `group` is what the picture shows in any case: a picture and the same one
-    without its product in the catalogue belong together."""
+    without its product in the catalogue belong together. `matcher` is whose scores they are."""
 
     file: str
     product: str | None
     scores: tuple[tuple[str, float], ...]
     group: str
+    matcher: str = ""
 
     @property
     def is_right(self) -> bool:
@@ -184,28 +191,32 @@ def choosing_confidence(answers: Iterable[Answer], calibration: Calibration, act
         confidence
         for answer in answers
         if answer.confidence(calibration) < act
-        for product, confidence in _rated(answer, calibration)[:CHOICES]
+        for product, confidence in _rated(answer, calibration)[:CHOICES_AT_MOST]
         if product == answer.product
     )
     return right[len(right) // _LEFT_OUT_OF] if right else act
 
 
 def asking_confidence(
-    answers: Iterable[Answer], calibration: Calibration, act: float, choice: float, *, worthwhile: float
+    answers: Iterable[Answer], calibration: Calibration, act: float, choice: float, *, worthwhile: float, in_vain: float
 ) -> float:
-    """The lowest confidence to ask from: at this rate the product is among the choices of what would be asked. `act`, where none
-    is low enough: then nothing is asked."""
+    """The lowest confidence to ask from: the product is among the choices of `worthwhile` of what would be asked, and no more
+    than `in_vain` of the pictures of none are asked about. `act`, where none is low enough: then nothing is asked."""
     asked = []
+    empty = 0
     for answer in answers:
-        choices = [product for product, confidence in _rated(answer, calibration) if confidence >= choice][:CHOICES]
-        if len(choices) > 1 and (confidence := answer.confidence(calibration)) < act:
-            asked.append((confidence, answer.product in choices))
+        empty += answer.product is None
+        rated = _rated(answer, calibration)
+        offered = rated[: choices_among(len(rated), sum(confidence >= choice for _, confidence in rated))]
+        if offered and (confidence := answer.confidence(calibration)) < act:
+            asked.append((confidence, answer.product in dict(offered), answer.product is None))
     asked.sort(reverse=True)
-    found, among = act, 0
-    for number, (confidence, is_among) in enumerate(asked, 1):
+    found, among, vain = act, 0, 0
+    for number, (confidence, is_among, is_vain) in enumerate(asked, 1):
         among += is_among
+        vain += is_vain
         is_last_of_its_confidence = number == len(asked) or asked[number][0] < confidence
-        if is_last_of_its_confidence and among >= worthwhile * number:
+        if is_last_of_its_confidence and among >= worthwhile * number and vain <= in_vain * empty:
             found = confidence
     return found
 
@@ -221,17 +232,26 @@ def _rated(answer: Answer, calibration: Calibration) -> list[tuple[str, float]]:
     return sorted(rated, key=lambda each: each[1], reverse=True)
 
 
-def calibrated(
-    base: Thresholds,
-    matcher: str,
-    calibration: Calibration,
-    shown: Shown,
-    *,
-    ask: float,
-    choice: float,
-    measured_on: str,
-) -> Thresholds:
+def acting_from(act: float, base: Thresholds, matcher: str, calibration: Calibration, answers: Sequence[Answer]) -> Thresholds:
+    """`base` with another calibration, which acts from a confidence of `act` on, and asks where `answers` show that asking is
+    worthwhile. It promises nothing."""
+    choice = choosing_confidence(answers, calibration, act)
+    ask = asking_confidence(answers, calibration, act, choice, worthwhile=ASKING_IS_WORTHWHILE, in_vain=ASKED_IN_VAIN_AT_MOST)
+    return base.model_copy(
+        update={
+            "matcher": matcher,
+            "calibration": calibration,
+            "act": act,
+            "ask": min(_down(ask), act),
+            "choice": min(_down(choice), _down(ask), act),
+            "promise": None,
+        }
+    )
+
+
+def calibrated(base: Thresholds, matcher: str, fitted: Fitted, *, measured_on: str) -> Thresholds:
     """`base` with what was fitted, and with what is promised of it."""
+    shown = fitted.shown
     promise = Promise(
         precision=round(shown.right.rate or 0.0, 4),
         precision_at_least=round(shown.right.at_least, 4),
@@ -242,16 +262,8 @@ def calibrated(
         unknown_pictures=shown.unknown.of,
         measured_on=measured_on,
     )
-    return base.model_copy(
-        update={
-            "matcher": matcher,
-            "calibration": calibration,
-            "act": shown.confidence,
-            "ask": min(_down(ask), shown.confidence),
-            "choice": min(_down(choice), _down(ask), shown.confidence),
-            "promise": promise,
-        }
-    )
+    made = acting_from(shown.confidence, base, matcher, fitted.calibration, fitted.fitted_on)
+    return made.model_copy(update={"promise": promise})
 
 
 def _down(confidence: float) -> float:

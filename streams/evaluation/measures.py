@@ -12,16 +12,14 @@ Decision = Literal["act", "ask", "look_again"]
 SURE = 0.95
 """How sure a stated bound is, one-sided: of a hundred bounds stated, about five are not kept."""
 
-CHOICES = 3
-"""So many a wearer is asked to choose from, at most."""
-
 COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What was answered to one picture. `product` is the one that it shows, None where it shows none of the catalogue. `ranked`
-    are the products it may be, best first, and `confidence` is that of the first (0 where there is none)."""
+    are the products it may be, best first, and `confidence` is that of the first (0 where there is none). `choices` are those
+    that the wearer was asked to choose from, where that was decided."""
 
     file: str
     product: str | None
@@ -29,6 +27,7 @@ class Outcome:
     confidence: float
     decision: Decision
     ms: float
+    choices: tuple[str, ...] = ()
 
     @property
     def first(self) -> str | None:
@@ -84,7 +83,7 @@ class Share:
 class Report:
     """`recall_at_1` and `recall_at_5` are of the pictures that show a product of the catalogue. `unknown` is of those that show
     none, and counts those on which nothing was acted. `acted` counts the right ones among all that were acted on, whatever they
-    show; `asked` those whose product was among the three choices. `ms` are percentiles of the time from picture to decision."""
+    show; `asked` those whose product was among the choices. `ms` are percentiles of the time from picture to decision."""
 
     pictures: int
     recall_at_1: Share
@@ -132,7 +131,7 @@ def report(outcomes: Sequence[Outcome]) -> Report:
         recall_at_5=_share(outcome.product in outcome.ranked[:5] for outcome in known),
         unknown=_share(outcome.decision != "act" for outcome in empty),
         acted=_share(outcome.product is not None and outcome.product == outcome.first for outcome in acted),
-        asked=_share(outcome.product in outcome.ranked[:CHOICES] for outcome in asked),
+        asked=_share(outcome.product in outcome.choices for outcome in asked),
         decisions=dict(Counter(outcome.decision for outcome in outcomes)),
         curve=tuple(at_coverage(known, coverage) for coverage in COVERAGES) if known else (),
         ms_p50=percentile(times, 50),

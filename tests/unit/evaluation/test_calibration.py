@@ -4,11 +4,13 @@ import random
 
 import pytest
 
-from streams.sightings.calibration import (
+from streams.evaluation.calibration import (
     ENOUGH_OF_A_PRODUCT,
     Answer,
+    Fitted,
     TooLittleShown,
     acting_confidence,
+    acting_from,
     asking_confidence,
     calibrated,
     choosing_confidence,
@@ -17,7 +19,7 @@ from streams.sightings.calibration import (
     shown_by,
     weaker_half,
 )
-from streams.sightings.thresholds import Calibration, read, shipped
+from streams.sightings.thresholds import Calibration, Thresholds, shipped
 
 
 def answers(count: int, *, seed: int, wrong: float = 0.3, products: int = 20) -> list[Answer]:
@@ -105,31 +107,53 @@ def test_what_is_asked_about_is_worth_asking() -> None:
     nothing = [Answer(f"n{n}", None, (("x", 4.0 + n % 5),), f"n{n}") for n in range(500)]
     model = fit([*given, *nothing])
     choice = choosing_confidence(given, model, 0.9)
-    ask = asking_confidence([*given, *nothing], model, 0.9, choice, worthwhile=0.8)
+    ask = asking_confidence([*given, *nothing], model, 0.9, choice, worthwhile=0.8, in_vain=1)
     asked = [answer for answer in [*given, *nothing] if ask <= answer.confidence(model) < 0.9 and len(answer.scores) > 1]
     assert 0 < choice < 0.9 and 0 < ask < 0.9
     assert sum(answer.product is not None for answer in asked) >= 0.8 * len(asked)
-    assert asking_confidence(nothing, model, 0.9, 0.0, worthwhile=0.8) == 0.9, "nothing is asked where asking is of no use"
+    useless = asking_confidence(nothing, model, 0.9, 0.0, worthwhile=0.8, in_vain=1)
+    assert useless == 0.9, "nothing is asked where asking is of no use"
 
 
-def test_one_choice_is_none() -> None:
-    alone = [Answer(f"{n}", "a", (("a", 20.0), ("b", 1.0)), "a") for n in range(10)]
+def test_pictures_of_nothing_are_seldom_asked_about() -> None:
+    given = [Answer(f"{n}", "a", (("a", 20.0 - n % 20), ("b", 1.0)), "a") for n in range(200)]
+    nothing = [Answer(f"n{n}", None, (("a", 10.0 - n % 20), ("b", 1.0)), "c") for n in range(200)]
+    model = Calibration(intercept=-2, score=0.1, margin=0.1)
+    for in_vain in (0.05, 0.2):
+        ask = asking_confidence([*given, *nothing], model, 0.9, 0.5, worthwhile=0, in_vain=in_vain)
+        assert sum(ask <= answer.confidence(model) for answer in nothing) == in_vain * 200
+
+
+def test_another_confidence_to_act_from_moves_what_is_asked_and_promises_nothing() -> None:
+    given = answers(1000, seed=9)
+    nothing = [Answer(f"n{n}", None, (("x", 4.0 + n % 5),), f"n{n}") for n in range(500)]
+    model = fit([*given, *nothing])
+    for act in (0.6, 0.9):
+        limits = acting_from(act, shipped(), "sift-9", model, [*given, *nothing])
+        assert 0 <= limits.choice <= limits.ask < limits.act == act
+        assert (limits.matcher, limits.calibration, limits.promise) == ("sift-9", model, None)
+        assert (limits.views, limits.price_tag) == (shipped().views, shipped().price_tag)
+
+
+def test_who_is_asked_has_a_choice() -> None:
     model = Calibration(intercept=-2, score=0.1, margin=0.01)
-    assert asking_confidence(alone, model, 0.9, 0.0, worthwhile=0.5) < 0.9
-    assert asking_confidence(alone, model, 0.9, 0.4, worthwhile=0.5) == 0.9, "the other product is too improbable to be offered"
+    two = [Answer(f"{n}", "a", (("a", 20.0), ("b", 1.0)), "a") for n in range(10)]
+    assert asking_confidence(two, model, 0.9, 0.4, worthwhile=0.5, in_vain=1) < 0.9, "however improbable the second is"
+    one = [Answer(f"{n}", "a", (("a", 20.0),), "a") for n in range(10)]
+    assert asking_confidence(one, model, 0.9, 0.0, worthwhile=0.5, in_vain=1) == 0.9
 
 
 def test_thresholds_say_what_they_promise_and_on_how_many_pictures() -> None:
     first, second = halves([*answers(800, seed=10, wrong=0.1), *without_product(answers(800, seed=10, wrong=0.1))], "product")
     model = fit(first)
     found = acting_confidence(first, second, model, precision=0.9, unknown=0.95)
-    made = calibrated(shipped(), "sift-9", model, found, ask=0.3, choice=0.1, measured_on="what a test made up")
+    made = calibrated(shipped(), "sift-9", Fitted(model, found, first), measured_on="what a test made up")
     assert made.promise is not None
     assert made.promise.precision_at_least >= 0.9 and made.promise.precision >= made.promise.precision_at_least
     assert made.promise.pictures + made.promise.unknown_pictures == len(second)
     assert made.matcher == "sift-9" and made.act == found.confidence and made.choice <= made.ask <= made.act
     assert made.views == shipped().views
-    assert read(made.model_dump_json()) == made
+    assert Thresholds.model_validate_json(made.model_dump_json()) == made
 
 
 @pytest.mark.parametrize("by", ["product", "picture"])

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from streams.sightings import drawing
-from streams.sightings.evaluation import Outcome, precision_coverage
-from streams.sightings.picture_files import UnreadablePicture, frame_of
+from streams.evaluation import drawing
+from streams.evaluation.measures import Outcome, precision_coverage
+from streams.evaluation.picture_files import UnreadablePicture, frame_of
 
 _SIDE = 180  # pixels of one picture on a contact sheet
 _GAP = 10

@@ -1,6 +1,7 @@
 """What commands make of an answer: the line that is printed, the outcome that is counted; and manifests."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,15 @@ from schemas.errors import Misconfigured
 from schemas.ids import EventId, MerchantId
 from schemas.money import Money
 from schemas.recognition import Candidate, Code, Intent, PriceTag
+from streams.evaluation.inspection import Inspected, candidates_of, decision_of, explained, line_of, outcome_of, sentences_of
+from streams.evaluation.manifests import Labelled, by_product, read_manifest
 from streams.sightings import service, thresholds
-from streams.sightings.inspection import Inspected, candidates_of, decision_of, line_of, outcome_of, sentences_of
-from streams.sightings.manifests import Labelled, by_product, read_manifest
 from streams.sightings.recogniser import Look
 from streams.sightings.service import Frame, Match, Seen
-from streams.sightings.triton import Quality
+from streams.sightings.triton import Matched, Matches, Quality
 
 MERCHANT = MerchantId.new()
+QUALITY = Quality(sharpness=200, brightness=120, glare=0, texture=50)
 CORNERS = ((20.0, 20.0), (80.0, 20.0), (80.0, 60.0), (20.0, 60.0))
 MILK, OATS = "04006381333931", "09520000010010"
 LIMITS = thresholds.shipped().model_copy(
@@ -47,8 +49,16 @@ def known(product: str, gtin: str) -> Candidate:
 
 
 def looked(*matches: Match, codes: tuple[Code, ...] = (), known: tuple[Candidate, ...] = (), tag: PriceTag | None = None) -> Look:
-    quality = Quality(sharpness=200, brightness=120, glare=0, texture=50)
-    seen = Seen(codes, tag, matches, "m", quality, (100, 100), known, ("codes:1", "match:1"))
+    seen = Seen(
+        codes=codes,
+        price_tag=tag,
+        matches=matches,
+        matcher="m",
+        quality=QUALITY,
+        size=(100, 100),
+        known=known,
+        models=("codes:1", "match:1"),
+    )
     return Look(service.decide(Frame(EventId.new(), "0" * 64, Intent.PRICE), seen), seen, {"codes": 3.2, "match": 40.1})
 
 
@@ -105,13 +115,32 @@ def test_code_and_picture_that_differ_are_both_choices() -> None:
     look = looked(match("oats", 70, OATS), codes=(code(MILK),), known=(known("milk", MILK),))
     assert decision_of(look) == "ask"
     assert [one.product_id for one in candidates_of(look)] == ["milk", "oats"]
-    assert outcome_of(Labelled(Path("x"), "oats"), inspected(look)).decision == "ask"
+    counted = outcome_of(Labelled(Path("x"), "oats"), inspected(look))
+    assert counted.decision == "ask" and counted.choices == ("milk", "oats")
 
 
 def test_what_is_ranked_counts_although_nothing_is_said() -> None:
     counted = outcome_of(Labelled(Path("x"), "milk"), inspected(looked(match("milk", 10), match("oats", 9))))
     assert counted.decision == "look_again" and counted.ranked == ("milk", "oats") and 0 < counted.confidence < 0.3
     assert outcome_of(Labelled(Path("x"), None), inspected(looked())).ranked == ()
+
+
+def test_only_what_was_offered_counts_as_a_choice() -> None:
+    look = looked(match("milk", 40), match("oats", 38), match("juice", 1))
+    counted = outcome_of(Labelled(Path("x"), "juice"), inspected(look))
+    assert counted.decision == "ask" and counted.choices == ("milk", "oats")
+    assert counted.ranked == ("milk", "oats", "juice")
+
+
+def test_a_title_that_cannot_be_drawn_gives_way_to_the_products_own_name() -> None:
+    matches = tuple(
+        Matched(snapshot="s", product_id=product, score=score, inliers=9) for product, score in (("juice", 60.0), ("milk", 12.0))
+    )
+    look = replace(
+        looked(replace(match("juice", 60), title="果汁"), match("milk", 12)),
+        matches=Matches(matcher="m", width=100, height=100, quality=QUALITY, candidates=matches),
+    )
+    assert [shown for _, shown in explained(inspected(look)).matched] == ["juice", "Title of milk"]
 
 
 def test_sentences_say_what_was_decided_and_why() -> None:

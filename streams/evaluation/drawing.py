@@ -14,14 +14,28 @@ Colour = tuple[int, int, int]
 
 
 @cache
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """DejaVu Sans, which Matplotlib brings along: Latin, Greek, Cyrillic, currency signs. Chinese is shown as boxes."""
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which Matplotlib brings along: Latin, Greek, Cyrillic, currency signs, and no Chinese."""
+    return ImageFont.truetype(_font_file(), size)
+
+
+def can_write(text: str) -> bool:
+    """Whether the font has all of its letters."""
+    return all(ord(letter) in _letters() for letter in text)
+
+
+def _font_file() -> str:
     import matplotlib
 
-    try:
-        return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
-    except OSError:
-        return ImageFont.load_default(size)
+    return str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
+
+
+@cache
+def _letters() -> frozenset[int]:
+    """Their code points."""
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(FT2Font(_font_file()).get_charmap())
 
 
 def outline(draw: ImageDraw.ImageDraw, corners: Sequence[Point], colour: Colour, width: int) -> None:
@@ -48,8 +62,9 @@ def label(draw: ImageDraw.ImageDraw, at: Point, text: str, colour: Colour, size:
 
 
 def clipped(text: str, size: int, width: float) -> str:
-    """As much of the line as fits into `width` pixels, with … where something was left out. Without control characters."""
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    """As much of the line as fits into `width` pixels, with … where something was left out. Without control characters; for a
+    letter that the font lacks stands its code point, as in Python."""
+    text = "".join(_written(letter) for letter in text)
     if font(size).getlength(text) <= width:
         return text
     shortest, longest = 0, len(text)
@@ -60,6 +75,12 @@ def clipped(text: str, size: int, width: float) -> str:
         else:
             longest = middle - 1
     return text[:shortest] + "…"
+
+
+def _written(letter: str) -> str:
+    if not letter.isprintable():
+        return " "
+    return letter if can_write(letter) else letter.encode("unicode_escape").decode()
 
 
 def fitted(picture: Image.Image, side: int) -> Image.Image:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw
 
 from schemas.recognition import Code, Condition, Point, PriceTag
-from streams.sightings import drawing, payee_codes
+from streams.evaluation import drawing
+from streams.sightings import payee_codes
 from streams.sightings.payee_codes import PayersCode
 from streams.sightings.triton import Line, Matched
 

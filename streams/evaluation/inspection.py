@@ -12,13 +12,14 @@ from typing import Any
 from schemas.ids import EventId, MerchantId
 from schemas.recognition import Candidate, Intent, PayeesSeen, Recognition, Unclear, Undecided
 from streams.core.database import Database
+from streams.evaluation.calibration import Answer
+from streams.evaluation.drawing import can_write
+from streams.evaluation.explanation import Explained, parts_of
+from streams.evaluation.manifests import Labelled
+from streams.evaluation.measures import Decision, Outcome
+from streams.evaluation.picture_files import UnreadablePicture, frame_of
 from streams.sightings import catalogues, service
-from streams.sightings.calibration import Answer
 from streams.sightings.catalogues import Product, Snapshot
-from streams.sightings.evaluation import Decision, Outcome
-from streams.sightings.explanation import Explained, parts_of
-from streams.sightings.manifests import Labelled
-from streams.sightings.picture_files import UnreadablePicture, frame_of
 from streams.sightings.recogniser import Look, Recogniser
 from streams.sightings.service import Frame
 from streams.sightings.triton import Failed, Late, Models, Unreadable
@@ -170,7 +171,7 @@ def explained(inspected: Inspected) -> Explained:
     """To be drawn; of a picture that was looked at."""
     look = inspected.look
     assert look is not None
-    titles = {one.product_id: one.title for one in candidates_of(look)}
+    titles = {one.product_id: one.title for one in candidates_of(look) if can_write(one.title)}
     return Explained(
         frame=inspected.frame,
         codes=look.seen.codes,
@@ -190,13 +191,15 @@ def outcome_of(labelled: Labelled, inspected: Inspected) -> Outcome:
     ranked = [one.product_id for one in candidates]
     confidence = candidates[0].confidence if candidates else 0.0
     decision: Decision = "look_again"
+    choices: tuple[str, ...] = ()
     if isinstance(look.result, Recognition):
         decision, confidence = "act", look.result.confidence
         if look.result.candidate is None and (not candidates or candidates[0].gtin != look.result.gtin):
             ranked.insert(0, f"GTIN {look.result.gtin}")
     elif isinstance(look.result, Undecided):
         decision = "ask"
-    return Outcome(str(labelled.file), labelled.product, tuple(ranked), confidence, decision, inspected.ms)
+        choices = tuple(choice.candidate.product_id for choice in look.result.choices if choice.candidate)
+    return Outcome(str(labelled.file), labelled.product, tuple(ranked), confidence, decision, inspected.ms, choices)
 
 
 async def matched(models: Models, labelled: Labelled, snapshot: str, time_s: float, *, left_out: bool = False) -> Answer | str:
@@ -216,4 +219,5 @@ async def matched(models: Models, labelled: Labelled, snapshot: str, time_s: flo
         product=None if left_out else labelled.product,
         scores=tuple(best.items()),
         group=labelled.product or str(labelled.file),
+        matcher=answer.result.matcher,
     )
