@@ -3,8 +3,8 @@
 Which models are asked follows from what the wearer wants; they run beside each other, and who is late is left out and named.
 Three things keep an answer quick without making it worse:
 
-- A frame with a code has its product within milliseconds. `match` therefore starts a moment later than the rest, and not at all
-  where the code's product is in no catalogue with pictures: then nothing could contradict it.
+- A frame with a code has its product within milliseconds. `match` therefore starts a moment later than the rest, and is not
+  waited for where the code's product is in no catalogue with pictures: then nothing could contradict it.
 - Once one product's code is read, the others have a short grace: `match` because it could contradict, `ocr` for a tag beside it.
 - `codes` searches on for codes that cannot be seen at once, but not all the time there is: the next frame waits behind.
 """
@@ -143,18 +143,23 @@ class Recogniser:
             tasks["ocr"] = asyncio.create_task(self._ocr(asking))
         if "match" in wanted and any(snapshot.name for snapshot in asking.snapshots.values()):
             tasks["match"] = asyncio.create_task(self._match(asking, reading))
+        everyone = tuple(tasks.values())
         try:
             await asyncio.wait([reading], timeout=asking.left())
+            if _needs_no_picture(reading) and (needless := tasks.pop("match", None)):
+                needless.cancel()
             if beside := [task for task in tasks.values() if task is not reading]:
                 await asyncio.wait(beside, timeout=asking.left(_grace(what.intent, reading)))
         finally:
-            for task in tasks.values():
+            for task in everyone:
                 task.cancel()
-            await asyncio.wait(tasks.values())
+            await asyncio.gather(*everyone, return_exceptions=True)
         return _look(asking, tasks)
 
     async def _codes(self, asking: _Asking) -> Answered[_Meanings]:
-        answer = await _timed(asking, "codes", self._models.codes(asking.frame, asking.left(), search_s=_SEARCH * asking.left()))
+        every = asking.what.intent is Intent.READ
+        asked = self._models.codes(asking.frame, asking.left(), search_s=_SEARCH * asking.left(), every=every)
+        answer = await _timed(asking, "codes", asked)
         meanings = tuple(codes.meaning(read, asking.what.intent, asking.region) for read in answer.result.read)
         known: tuple[Product, ...] = ()
         if (found := service.gtins(meanings)) and "match" in ASKED[asking.what.intent]:
@@ -167,11 +172,8 @@ class Recogniser:
     async def _match(self, asking: _Asking, reading: "asyncio.Task[Answered[_Meanings]]") -> Answered[_Matching] | None:
         """None where it was not asked."""
         await asyncio.wait([reading], timeout=asking.left(_HEAD_START_S))
-        if reading.done() and not reading.cancelled():
-            if isinstance(reading.exception(), Unreadable):
-                return None
-            if reading.exception() is None and not reading.result().result.contradictable:
-                return None
+        if _needs_no_picture(reading):
+            return None
         merchants = self._merchants(asking)
         asked = self._models.match(asking.frame, asking.left(), list(merchants), explain=asking.explain)
         answer = await _timed(asking, "match", asked)
@@ -219,6 +221,15 @@ async def _timed(asking: _Asking, model: str, call: Awaitable[Answer]) -> Answer
         return await call
     finally:
         asking.ms[model] = round((perf_counter() - began) * 1000, 1)
+
+
+def _needs_no_picture(reading: "asyncio.Task[Answered[_Meanings]]") -> bool:
+    """Whether codes has answered, and no picture could say something else that counts."""
+    if not reading.done() or reading.cancelled():
+        return False
+    if (error := reading.exception()) is not None:
+        return isinstance(error, Unreadable)
+    return not reading.result().result.contradictable
 
 
 def _grace(intent: Intent, reading: "asyncio.Task[Answered[_Meanings]]") -> float:

@@ -53,6 +53,7 @@ class StandIn:
     asked: list[str] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
     compared: list[str] = field(default_factory=list)
+    every: bool = False
 
     async def _answer(self, model: str, time_s: float, otherwise: Any) -> Answered[Any]:
         self.asked.append(model)
@@ -68,7 +69,8 @@ class StandIn:
             raise said
         return Answered(said, f"{model}:1")
 
-    async def codes(self, frame: bytes, time_s: float, *, search_s: float = 60.0) -> Answered[Codes]:
+    async def codes(self, frame: bytes, time_s: float, *, search_s: float = 60.0, every: bool = False) -> Answered[Codes]:
+        self.every = every
         answer = await self._answer("codes", time_s, ())
         quality = None if any(read.valid for read in answer.result) else self.quality
         return Answered(Codes(width=640, height=480, quality=quality, codes=answer.result), answer.by)
@@ -129,6 +131,7 @@ async def test_who_is_asked_follows_from_what_is_wanted(intent: Intent, asked: s
     models = StandIn()
     await look(models, intent)
     assert set(models.asked) == asked
+    assert models.every == (intent is Intent.READ)
 
 
 async def test_without_a_catalogue_nothing_is_matched() -> None:
@@ -158,6 +161,13 @@ async def test_a_code_that_no_catalogue_could_contradict_is_answered_at_once_and
     assert perf_counter() - began < 1.0
     assert isinstance(answer, Recognition) and answer.evidence is Evidence.CODE
     assert models.asked == ["codes"] and answer.late_models == ()
+
+
+async def test_nor_waited_for_where_it_had_begun() -> None:
+    models = StandIn({"codes": (read(MILK),)}, after={"codes": 0.05, "match": 0.2})
+    found = await look(models, shelf=Shelf())
+    assert models.asked == ["codes", "match"] and models.given_up == ["match"]
+    assert isinstance(found.result, Recognition) and found.result.late_models == ()
 
 
 async def test_a_code_that_a_catalogue_knows_waits_a_little_for_the_picture() -> None:

@@ -11,7 +11,7 @@ from vision.serving import Answer, FrameModel
 
 
 class TritonPythonModel(FrameModel):
-    options: ClassVar = {"time_left_ms": NUMBER}
+    options: ClassVar = {"time_left_ms": NUMBER, "every": bool}
 
     def load(self, parameters: Mapping[str, str]) -> None:
         self._maximum_pixels = int(parameters["maximum_pixels"])
@@ -19,7 +19,7 @@ class TritonPythonModel(FrameModel):
 
     def answer(self, jpeg: frames.Picture, options: Mapping[str, Any], deadline: Deadline) -> Answer:
         grey = frames.decode(jpeg, maximum_pixels=self._maximum_pixels, grey=True)
-        reads = codes.read(grey, deadline, self._further_ms)
+        reads = codes.read(grey, deadline, self._further_ms, every=options.get("every", False))
         # Nobody is told to hold still whose code was read; and a frame with one is answered a millisecond earlier without.
         quality = None if any(read.valid for read in reads) else asdict(of_grey(grey))
         return Answer(
