@@ -72,17 +72,19 @@ browser: ## Chromium for the console's tests
 	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium >/dev/null; \
 	  else echo "Chromium is needed for the console's tests: install it, or set CHROMIUM to its path." >&2; exit 1; fi; }
 
-peers: .peers/.done ## other people's clients and servers for the tests: alipay-sdk, stripe-stateful-mock (Node), stripe-mock (Go)
+peers: .peers/.done ## other people's programs for the tests: alipay-sdk, stripe-stateful-mock (Node), stripe-mock, helm (Go)
 
 STRIPE_MOCK := github.com/stripe/stripe-mock@v0.203.0
+HELM := helm.sh/helm/v3/cmd/helm@v3.15.4
 
-.peers/.done: tests/peers/package-lock.json
+.peers/.done: tests/peers/package-lock.json | browser
 	@for tool in npm go; do command -v $$tool >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends nodejs npm golang >/dev/null; \
 	  else echo "Node.js with npm and Go are needed for the providers' peers: install them." >&2; exit 1; fi; }; done
 	cd tests/peers && npm ci --no-progress
 	GOBIN=$(CURDIR)/.peers/bin go install $(STRIPE_MOCK)
+	GOBIN=$(CURDIR)/.peers/bin go install $(HELM)
 	touch $@
 
 LOCKED := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet

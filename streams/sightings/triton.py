@@ -153,8 +153,8 @@ class Models:
         self._client = triton.InferenceServerClient(url, channel_args=list(_CHANNEL))
 
     async def codes(self, frame: bytes, time_s: float, *, search_s: float = 60.0, every: bool = False) -> Answered[Codes]:
-        """The codes in the frame. `time_s` is how long the answer is waited for, as in all of these; `search_s` how long the model
-        may look for codes that cannot be seen at once. With `every` it looks for what stands beside a product's plain code."""
+        """The codes in the frame. `time_s` is how long the answer is waited for, as in all of these; `search_s` how long the
+        model may look for codes that cannot be seen at once. With `every` it looks for what is beside a product's plain code."""
         return await self._ask("codes", frame, time_s, {"every": every}, _CODES, search_s)
 
     async def ocr(self, frame: bytes, time_s: float) -> Answered[Text]:
