@@ -222,14 +222,13 @@ def asking_confidence(
 
 
 def _rated(answer: Answer, calibration: Calibration) -> list[tuple[str, float]]:
-    """Each product with its own confidence, as the policy counts it: against the best of the others. Best first."""
+    """Each product with its own confidence, as the policy counts it: against the best of the others. Best score first."""
     best, *others = [score for _, score in answer.scores] or [0.0]
     rivals = [others[0] if others else None, *(best for _ in others)]
-    rated = [
+    return [
         (product, calibration.confidence(product, score, rival))
         for (product, score), rival in zip(answer.scores, rivals, strict=False)
     ]
-    return sorted(rated, key=lambda each: each[1], reverse=True)
 
 
 def acting_from(act: float, base: Thresholds, matcher: str, calibration: Calibration, answers: Sequence[Answer]) -> Thresholds:

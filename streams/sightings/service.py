@@ -159,13 +159,13 @@ def decide(frame: Frame, seen: Seen) -> Result:
 
 
 def rank(matches: Sequence[Match], matcher: str | None) -> tuple[Ranked, ...]:
-    """Each product once, the most probable first. How far a product is ahead is counted against other products only: one that two
-    merchants sell has no rival in itself."""
+    """Each product once, best score first. How far a product is ahead is counted against other products only: one that two
+    merchants sell has no rival in itself. A product's own offset says how much its lead is worth, and makes no other the best."""
     best: dict[str, Match] = {}
     for match in sorted(matches, key=lambda one: -one.score):
         if (other := best.setdefault(match.product, match)) is not match and other.picture is None:
             best[match.product] = replace(other, picture=match.picture)
-    return tuple(sorted((_ranked(match, best, matcher) for match in best.values()), key=lambda one: -one.candidate.confidence))
+    return tuple(_ranked(match, best, matcher) for match in best.values())
 
 
 def choices_among(ranked: int, probable: int) -> int:
