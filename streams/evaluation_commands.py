@@ -58,52 +58,54 @@ def evaluate(
         make_directory(output)
     evaluated = with_parts(lambda parts: _evaluate(parts, manifest, catalogue, deadline_ms / 1000, output))
     if as_json:
-        files = {"files": [str(file) for file in evaluated.files], "unreadable": dict(evaluated.unreadable)}
+        files = {"files": [str(file) for file in evaluated.files], "unusable": dict(evaluated.unusable)}
         print_json({**evaluated.report.document(), "snapshot": evaluated.snapshot, **files})
     else:
         _show_report(evaluated)
-    _report_unusable(evaluated.unreadable)
-    if evaluated.unreadable:
+    _report_unusable(evaluated.unusable)
+    if evaluated.unusable:
         raise typer.Exit(1)
 
 
 @dataclass(frozen=True)
 class _Evaluated:
-    """`files` were written; `unreadable`: picture and reason."""
+    """`files` were written; `unusable`: a picture that is not counted, and why."""
 
     report: "Report"
     snapshot: int
-    act: float
     files: Sequence[Path]
-    unreadable: Sequence[tuple[str, str]]
+    unusable: Sequence[tuple[str, str]]
 
 
 async def _evaluate(parts: "Parts", manifest: Path, catalogue: str, time_s: float, output: Path | None) -> _Evaluated:
-    from streams.evaluation.inspection import ChosenCatalogues, inspect, line_of, outcome_of
+    from streams.evaluation.inspection import ChosenCatalogues, inspect, line_of, outcome_of, unseen
     from streams.evaluation.manifests import read_manifest
     from streams.evaluation.measures import report
     from streams.evaluation.running import running_models, snapshot_with_pictures
     from streams.sightings.recogniser import Recogniser
 
     outcomes: list[Outcome] = []
-    unreadable: list[tuple[str, str]] = []
+    unusable: list[tuple[str, str]] = []
     files: list[Path] = []
     async with running_models(parts) as models:
         snapshot, products = await snapshot_with_pictures(parts, models, catalogue)
         labelled = read_manifest(manifest, {product: known.gtin for product, known in products.items()})
         recogniser = Recogniser(models, ChosenCatalogues(parts.database(), {snapshot.merchant_id: snapshot}))
+        limits = snapshot.thresholds
         with progress_bar(len(labelled)) as show_progress, _lines(output / "answers.jsonl" if output else None) as write:
             for number, each in enumerate(labelled, 1):
                 inspected = await inspect(recogniser, each.file, Intent.IDENTIFY, time_s)
                 write({**line_of(inspected), "right": each.product})
-                if inspected.error is None:
+                if (why := inspected.error or unseen(inspected)) is None:
                     outcomes.append(outcome_of(each, inspected))
                 else:
-                    unreadable.append((str(each.file), inspected.error))
+                    unusable.append((str(each.file), why))
+                if inspected.look and inspected.look.seen.matcher:
+                    limits = snapshot.limits(inspected.look.seen.matcher)
                 show_progress(number, len(labelled))
     if output is not None:
-        files = [output / "answers.jsonl", *await _draw(parts, snapshot, products, outcomes, output)]
-    return _Evaluated(report(outcomes), snapshot.number, snapshot.thresholds.act, files, unreadable)
+        files = [output / "answers.jsonl", *await _draw(parts, snapshot, products, outcomes, limits.act, output)]
+    return _Evaluated(report(outcomes), snapshot.number, files, unusable)
 
 
 async def _draw(
@@ -111,6 +113,7 @@ async def _draw(
     snapshot: "Snapshot",
     products: Mapping[str, "KnownProduct"],
     outcomes: "Sequence[Outcome]",
+    act: float,
     directory: Path,
 ) -> list[Path]:
     """The plot, and the errors, the surest first: those harm most."""
@@ -127,7 +130,7 @@ async def _draw(
     plot = directory / "precision-coverage.png"
     known = [each for each in outcomes if each.product]
     title = f"snapshot {snapshot.number} of {snapshot.merchant_id}: {len(known)} pictures of its products"
-    precision_coverage_plot(known, plot, title=title, act=snapshot.thresholds.act)
+    precision_coverage_plot(known, plot, title=title, act=act)
     return [plot, *contact_sheets(_cases(errors, products, thumbnails), directory)]
 
 

@@ -3,7 +3,7 @@
 What happens to an event:
 
     malformed, rejected       a dead letter, at once
-    past its deadline         counted and passed over, where the consumer `sheds_late`; waiting for its turn included
+    past its deadline         counted and passed over, where the consumer `sheds_late`, also while it waits for its turn
     Retryable, or a bug       tried again a few times, then a dead letter
     database or broker away   waited for, up to `patience_s`; then the worker crashes and its successor takes over
     handled                   acknowledged, once every earlier event of the partition is
@@ -31,7 +31,7 @@ from streams.core.database import Database, is_unavailable
 from streams.core.deadletters import Reason, Record
 from streams.core.handling import DUPLICATE, Handling
 from streams.core.telemetry import metrics, names, tracing
-from streams.core.window import NewestFirst, OrderedAck
+from streams.core.window import NewestFirst, OrderedAck, Overtaken
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,8 @@ _FIRST_WAIT_S = 0.05
 class Consumer:
     """One stage's reading: `name` is the Kafka consumer group and the inbox's name, and must never change. With `sheds_late`
     an event has until its own deadline and no longer: for answers that nobody waits for any more. `window` events are taken at
-    once. With `at_once`, so many of them are in hand; the others wait, and the newest is next."""
+    once. With `at_once`, so many of them are in hand; the others wait, the newest is next, and the oldest are late where there
+    are too many."""
 
     name: str
     topics: tuple[Topic, ...]
@@ -76,7 +77,9 @@ class ConsumeLoop:
         self._database = database
         self._tasks = tasks
         self._room = asyncio.Semaphore(consumer.window)
-        self._turns = NewestFirst(consumer.at_once or consumer.window)
+        at_once = consumer.at_once or consumer.window
+        # One less than there is room for: there is always room for a newer one.
+        self._turns = NewestFirst(at_once, waiting=max(consumer.window - at_once - 1, 0))
         self._order = OrderedAck()
         self._acks: dict[tuple[str, int, int], Callable[[], Awaitable[object]]] = {}
         self._last_of_key: dict[bytes, asyncio.Task[None]] = {}
@@ -155,8 +158,15 @@ class ConsumeLoop:
             time_left = self._consumer.time_for(event)
             if time_left <= 0:
                 return LATE
-            async with asyncio.timeout(time_left), self._turns:
-                return await self._consumer.handling(event)
+            try:
+                async with asyncio.timeout(time_left), self._turns:
+                    return await self._consumer.handling(event)
+            except Overtaken:
+                return LATE
+            except TimeoutError:
+                if self._consumer.time_for(event) <= 0:
+                    return LATE
+                raise
 
         try:
             # Nearly all succeed at once, and need not pay for what the others need.

@@ -68,6 +68,12 @@ class Settings(BaseSettings):
         le=256,
         description="the same for intents, payments and webhooks, which commit together what is ready at once",
     )
+    frames_at_once: int = Field(
+        default=6,
+        ge=1,
+        le=64,
+        description="frames at the models at once, from one worker: a few more than there are instances of `codes`",
+    )
     worker_instance: str = Field(default="0", description="distinguishes workers of one role; keep it over restarts")
     allow_private_endpoints: bool = Field(
         default=False, description="let webhooks go to private and local addresses, and by http: for development only"

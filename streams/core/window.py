@@ -42,12 +42,18 @@ class OrderedAck:
         return sum(len(arrived) for arrived in self._arrived.values())
 
 
+class Overtaken(Exception):
+    """So many newer ones came that there was no room left to wait in."""
+
+
 class NewestFirst:
     """Lets `at_once` in; of those who wait, who came last is next. For answers that lose their worth while they wait: under more
-    load than can be borne, first come, first served would answer everybody at the last moment, if at all."""
+    load than can be borne, first come, first served would answer everybody at the last moment, if at all. Where more than
+    `waiting` would wait, who came first is `Overtaken`."""
 
-    def __init__(self, at_once: int) -> None:
+    def __init__(self, at_once: int, waiting: int) -> None:
         self._free = at_once
+        self._most = waiting
         self._waiting: dict[asyncio.Future[None], None] = {}
 
     async def __aenter__(self) -> None:
@@ -56,12 +62,17 @@ class NewestFirst:
             return
         turn = asyncio.get_running_loop().create_future()
         self._waiting[turn] = None
+        if len(self._waiting) > self._most:
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            if not oldest.done():
+                oldest.set_exception(Overtaken())
         try:
             await turn
         except asyncio.CancelledError:
             self._waiting.pop(turn, None)
-            if not turn.cancelled():  # it was given its turn at the very moment at which it gave up
-                self._next()
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._next()  # it was given its turn at the very moment at which it gave up
             raise
 
     async def __aexit__(self, *_: object) -> None:

@@ -71,6 +71,13 @@ async def inspect(
     return Inspected(file, frame, look, ms=round((perf_counter() - began) * 1000, 1))
 
 
+def unseen(inspected: Inspected) -> str | None:
+    """Why nothing was measured by this picture, though it can be read: a model that was late or failed says nothing of what the
+    picture shows."""
+    missing = inspected.look.seen.missing if inspected.look else ()
+    return f"no answer of {', '.join(sorted(missing))}" if missing else None
+
+
 def decision_of(look: Look) -> str:
     match look.result:
         case Recognition():

@@ -22,7 +22,7 @@ _SOURCE = "/sightings"
 # Of the deadline: that recognition does not answer must be said in time, too; and shops need some of it, to tell the price.
 _FOR_THE_WAY_BACK_S = 0.15
 _AT_LEAST_S = 0.01
-_WAITING_FOR_EACH = 8  # frames for each that is looked at: who comes last is next, so that answers are young under any load
+_WINDOW_FOR_EACH = 16  # frames for each that is looked at; who comes last is next, so that answers are young under any load
 _TYPES: dict[type[Result], str] = {
     Recognition: "sighting.recognised",
     PayeesSeen: "payees.seen",
@@ -67,9 +67,9 @@ async def run(parts: Parts) -> None:
         topics=(GLASSES_SIGHTINGS,),
         handling=Direct(await parts.producer(), Sightings(Recogniser(models, catalogues)).handle),
         event_types=frozenset({"sighting.captured"}),
-        window=_WAITING_FOR_EACH * parts.settings.window,
+        window=_WINDOW_FOR_EACH * parts.settings.frames_at_once,
         sheds_late=True,
-        at_once=parts.settings.window,
+        at_once=parts.settings.frames_at_once,
     )
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(catalogues.watch())

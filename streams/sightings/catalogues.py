@@ -28,7 +28,15 @@ from streams.sightings.thresholds import WEIGHTS, Thresholds
 log = logging.getLogger(__name__)
 
 _ASKED_EVERY_S = 0.5  # while nobody listens
-_LOOKED_AFTER_S = 30.0  # while somebody does: calibrations are not announced
+_LOOKED_AFTER_S = 30.0  # while somebody does
+# A listener whose server vanished without a word would listen for ever. In seconds, and milliseconds for the last.
+_NOTICED: Mapping[str, Any] = {
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 9000,
+}
 _TRIED_AGAIN_S = 0.5
 
 
@@ -49,6 +57,7 @@ class Snapshot:
     merchant_id: MerchantId
     number: int
     name: str | None = None
+    pictures: int = 0
     matcher: str | None = None
     thresholds: Thresholds = field(default_factory=thresholds.shipped, repr=False)
     market: Market = field(default_factory=Market, repr=False)
@@ -112,7 +121,7 @@ class Catalogues:
     async def _listen(self, listening: asyncio.Event) -> None:
         while True:
             try:
-                connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True, connect_timeout=5)
+                connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True, connect_timeout=5, **_NOTICED)
                 async with connection:
                     await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
                     listening.set()
@@ -154,7 +163,7 @@ async def read_current(connection: AsyncConnection, known: Mapping[MerchantId, S
     )
     columns = (catalogue_snapshots.c.merchant_id, catalogue_snapshots.c.number, catalogue_snapshots.c.name)
     query = (
-        select(*columns, catalogue_snapshots.c.matcher, catalogue_calibrations.c.thresholds)
+        select(*columns, catalogue_snapshots.c.pictures, catalogue_snapshots.c.matcher, catalogue_calibrations.c.thresholds)
         .select_from(catalogues)
         .join(catalogue_snapshots, is_current)
         .outerjoin(
@@ -176,6 +185,7 @@ async def read_current(connection: AsyncConnection, known: Mapping[MerchantId, S
                 merchant_id=MerchantId(row.merchant_id),
                 number=row.number,
                 name=row.name,
+                pictures=row.pictures,
                 matcher=row.matcher,
                 thresholds=_thresholds(row.merchant_id, row.thresholds),
                 market=markets.get((row.merchant_id, row.number), Market()),

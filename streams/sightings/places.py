@@ -16,6 +16,11 @@ from schemas.ids import MerchantId
 from streams.sightings.catalogues import Snapshot
 
 AT_MOST = 32
+PICTURES_AT_MOST = 400
+"""Comparing a frame with one takes 2 to 3 ms of a core, and there is a second."""
+_LARGE = (
+    200  # pictures: from here on a first stage chooses which are compared (infra/triton/vision/match.py), however many there are
+)
 
 
 @dataclass(frozen=True)
@@ -26,10 +31,13 @@ class Chosen:
     left_out: frozenset[MerchantId] = frozenset()
 
 
-def nearest(current: Mapping[MerchantId, Snapshot], region: str | None, at_most: int = AT_MOST) -> Chosen:
-    """Of the snapshots with pictures. `region`: where the glasses are, ISO 3166."""
+def nearest(
+    current: Mapping[MerchantId, Snapshot], region: str | None, at_most: int = AT_MOST, pictures_at_most: int = PICTURES_AT_MOST
+) -> Chosen:
+    """Of the snapshots with pictures. `region`: where the glasses are, ISO 3166. One that is too large beside nearer ones is left
+    out, and smaller ones after it are not."""
     with_pictures = [snapshot for snapshot in current.values() if snapshot.name]
-    if len(with_pictures) <= at_most:
+    if len(with_pictures) <= at_most and sum(map(_cost, with_pictures)) <= pictures_at_most:
         return Chosen(tuple(with_pictures))
     currencies, languages = _currencies(region), _languages(region)
 
@@ -37,8 +45,18 @@ def nearest(current: Mapping[MerchantId, Snapshot], region: str | None, at_most:
         market = snapshot.market
         return market.currencies.isdisjoint(currencies), market.languages.isdisjoint(languages), snapshot.merchant_id
 
-    ordered = sorted(with_pictures, key=distance)
-    return Chosen(tuple(ordered[:at_most]), frozenset(snapshot.merchant_id for snapshot in ordered[at_most:]))
+    chosen: list[Snapshot] = []
+    left = pictures_at_most
+    for snapshot in sorted(with_pictures, key=distance):
+        if len(chosen) < at_most and _cost(snapshot) <= left:
+            chosen.append(snapshot)
+            left -= _cost(snapshot)
+    taken = {snapshot.merchant_id for snapshot in chosen}
+    return Chosen(tuple(chosen), frozenset(one.merchant_id for one in with_pictures if one.merchant_id not in taken))
+
+
+def _cost(snapshot: Snapshot) -> int:
+    return min(snapshot.pictures, _LARGE)
 
 
 @cache

@@ -39,6 +39,8 @@ ASKED: Mapping[Intent, tuple[str, ...]] = {
 
 _HEAD_START_S = 0.02  # of codes before match: nearly all codes that are read at all are read by then
 _SEARCH = 0.4  # of the time there is, for codes that cannot be seen at once
+_SAID_AGAIN_S = 60.0
+_FINDING_S = 0.1  # in the database, what was read or matched; usually a few milliseconds
 # How long, after one product's code was read, each of the others is waited for.
 _GRACE_S: Mapping[Intent, float] = {Intent.IDENTIFY: 0.2, Intent.PRICE: 0.4, Intent.PAY: 0.0, Intent.READ: 1.0}
 
@@ -129,7 +131,7 @@ class Recogniser:
     def __init__(self, models: Models, catalogues: CatalogueView | None = None) -> None:
         self._models = models
         self._catalogues: CatalogueView = catalogues or NoCatalogues()
-        self._refused: set[tuple[str, str]] = set()
+        self._refused: dict[tuple[str, str], float] = {}
         self._left_out: dict[str | None, frozenset[MerchantId]] = {}
 
     async def look(self, frame: bytes, what: Frame, time_s: float, *, region: str | None = None, explain: bool = False) -> Look:
@@ -177,10 +179,7 @@ class Recogniser:
         merchants = self._merchants(asking)
         asked = self._models.match(asking.frame, asking.left(), list(merchants), explain=asking.explain)
         answer = await _timed(asking, "match", asked)
-        for name, why in answer.result.refused.items():
-            if (name, why) not in self._refused:  # once: it would come with every frame
-                self._refused.add((name, why))
-                log.warning("nothing of the snapshot %s is recognised: %s", name, why)
+        self._report(answer.result.refused)
         own = {(merchants[one.snapshot], one.product_id) for one in answer.result.candidates if one.snapshot in merchants}
         products = await self._find(asking, own=own) if own else ()
         return Answered(_Matching(answer.result, products), answer.by)
@@ -200,16 +199,29 @@ class Recogniser:
             )
         return {snapshot.name: snapshot.merchant_id for snapshot in chosen.snapshots if snapshot.name}
 
+    def _report(self, refused: Mapping[str, str]) -> None:
+        """Once a minute: it would come with every frame."""
+        if not refused:
+            return
+        metrics.count("augenblick.catalogues.left_out", len(refused))
+        now = perf_counter()
+        self._refused = {each: at for each, at in self._refused.items() if now - at < _SAID_AGAIN_S}
+        for name, why in refused.items():
+            if (name, why) not in self._refused:
+                self._refused[name, why] = now
+                log.warning("nothing of the snapshot %s is recognised: %s", name, why)
+
     async def _find(
         self, asking: _Asking, *, gtins: Collection[str] = (), own: Collection[tuple[MerchantId, str]] = ()
     ) -> tuple[Product, ...]:
-        """Nothing where the database is away: a code is a code all the same."""
+        """Nothing where the database is away or slow: a code is a code all the same."""
         if not asking.snapshots:
             return ()
         try:
-            return await self._catalogues.find(asking.snapshots, gtins=gtins, own=own)
+            async with asyncio.timeout(asking.left(_FINDING_S)):
+                return await self._catalogues.find(asking.snapshots, gtins=gtins, own=own)
         except Exception as error:
-            if not is_unavailable(error):
+            if not (isinstance(error, TimeoutError) or is_unavailable(error)):
                 raise
             log.warning("the catalogues cannot be read: %s", type(error).__qualname__)
             return ()

@@ -42,6 +42,7 @@ _CHANNEL = (
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_retries", 0),
+    ("grpc.lb_policy_name", "round_robin"),  # over all addresses that the name has
 )
 
 Result = TypeVar("Result")

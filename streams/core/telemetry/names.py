@@ -42,7 +42,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "augenblick.models.missing": ("{frame}", "Frames that a model was asked about and did not answer, by model and reason."),
     "augenblick.catalogues.left_out": (
         "{catalogue}",
-        "Merchants' catalogues that a frame was not compared with: there are too many.",
+        "Merchants' catalogues that a frame was not compared with: too many, no time, or not ready.",
     ),
     "augenblick.glance_to_answer": ("s", "Capture of the frame to the answer's sending to the glasses."),
     "augenblick.glance_to_paid": ("s", "Capture of the frame to the money being taken."),

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from streams.core.window import NewestFirst, OrderedAck
+from streams.core.window import NewestFirst, OrderedAck, Overtaken
 
 
 @given(
@@ -118,7 +118,7 @@ def _shuffled(items: Sequence[object], order: object) -> list:  # type: ignore[t
 
 
 async def test_of_those_who_wait_the_newest_is_next() -> None:
-    turns, came = NewestFirst(1), list[int]()
+    turns, came = NewestFirst(1, waiting=9), list[int]()
 
     async def one(number: int) -> None:
         async with turns:
@@ -130,7 +130,7 @@ async def test_of_those_who_wait_the_newest_is_next() -> None:
 
 
 async def test_turns_are_neither_lost_nor_made_by_those_who_give_up() -> None:
-    turns, inside, most = NewestFirst(2), 0, 0
+    turns, inside, most = NewestFirst(2, waiting=200), 0, 0
 
     async def one(patience_s: float) -> None:
         nonlocal inside, most
@@ -138,11 +138,11 @@ async def test_turns_are_neither_lost_nor_made_by_those_who_give_up() -> None:
             inside += 1
             most = max(most, inside)
             try:
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(0.02)
             finally:
                 inside -= 1
 
-    patience = [(number * 7 % 13) / 1000 for number in range(200)]
+    patience = [(number * 7 % 13) / 50 for number in range(200)]
     outcomes = await asyncio.gather(*map(one, patience), return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {type(None), TimeoutError}
     assert (inside, most) == (0, 2)
@@ -151,7 +151,7 @@ async def test_turns_are_neither_lost_nor_made_by_those_who_give_up() -> None:
 
 
 async def test_a_turn_given_to_one_who_gives_up_goes_to_the_next() -> None:
-    turns = NewestFirst(1)
+    turns = NewestFirst(1, waiting=9)
     await turns.__aenter__()
     came = list[str]()
 
@@ -165,3 +165,16 @@ async def test_a_turn_given_to_one_who_gives_up_goes_to_the_next() -> None:
     last.cancel()
     await asyncio.wait([first, last])
     assert came == ["first"]
+
+
+async def test_where_too_many_wait_the_oldest_is_overtaken() -> None:
+    turns, came = NewestFirst(1, waiting=2), list[int]()
+
+    async def one(number: int) -> None:
+        async with turns:
+            came.append(number)
+            await asyncio.sleep(0.001)
+
+    outcomes = await asyncio.gather(*(one(number) for number in range(6)), return_exceptions=True)
+    assert came == [0, 5, 4]
+    assert [type(outcome) for outcome in outcomes[1:4]] == [Overtaken] * 3

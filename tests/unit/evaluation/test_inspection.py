@@ -10,7 +10,16 @@ from schemas.errors import Misconfigured
 from schemas.ids import EventId, MerchantId
 from schemas.money import Money
 from schemas.recognition import Candidate, Code, Intent, PriceTag
-from streams.evaluation.inspection import Inspected, candidates_of, decision_of, explained, line_of, outcome_of, sentences_of
+from streams.evaluation.inspection import (
+    Inspected,
+    candidates_of,
+    decision_of,
+    explained,
+    line_of,
+    outcome_of,
+    sentences_of,
+    unseen,
+)
 from streams.evaluation.manifests import Labelled, by_product, read_manifest
 from streams.sightings import service, thresholds
 from streams.sightings.recogniser import Look
@@ -130,6 +139,13 @@ def test_only_what_was_offered_counts_as_a_choice() -> None:
     counted = outcome_of(Labelled(Path("x"), "juice"), inspected(look))
     assert counted.decision == "ask" and counted.choices == ("milk", "oats")
     assert counted.ranked == ("milk", "oats", "juice")
+
+
+def test_what_a_model_did_not_see_is_not_measured() -> None:
+    look = looked(match("milk", 30.0))
+    assert unseen(inspected(look)) is None
+    for missing in ({"late": ("match",)}, {"failed": ("match",)}):
+        assert unseen(inspected(replace(look, seen=replace(look.seen, **missing)))) == "no answer of match"
 
 
 def test_a_title_that_cannot_be_drawn_gives_way_to_the_products_own_name() -> None:

@@ -52,6 +52,17 @@ def test_who_takes_the_places_money_comes_first_and_of_those_who_speaks_its_lang
     assert kinds(places.nearest(FORTY, "FR", 24))[:8] == ["FR"] * 8
 
 
+def test_no_more_pictures_than_there_is_time_for() -> None:
+    sizes = [300, 10_000, 150, 90]
+    shelf = {
+        merchant: Snapshot(merchant, 1, name=f"{size}", pictures=size)
+        for merchant, size in zip(sorted(MerchantId.new() for _ in sizes), sizes, strict=True)
+    }
+    assert [one.pictures for one in places.nearest(shelf, "DE").snapshots] == [300, 10_000], "of a large one few are compared"
+    assert [one.pictures for one in places.nearest(shelf, "DE", pictures_at_most=300).snapshots] == [300, 90]
+    assert len(places.nearest(shelf, "DE", pictures_at_most=1_000).left_out) == 0
+
+
 @pytest.mark.parametrize("region", ["DE", "SE", "JP", "XX", None])
 def test_the_choice_is_the_same_each_time_and_says_who_is_left_out(region: str | None) -> None:
     chosen = places.nearest(FORTY, region)

@@ -93,6 +93,7 @@ class Shelf:
 
     products: tuple[Product, ...] = ()
     error: Exception | None = None
+    after_s: float = 0.0
 
     @property
     def current(self) -> Mapping[MerchantId, Snapshot]:
@@ -105,6 +106,7 @@ class Shelf:
         gtins: Collection[str] = (),
         own: Collection[tuple[MerchantId, str]] = (),
     ) -> tuple[Product, ...]:
+        await asyncio.sleep(self.after_s)
         if self.error is not None:
             raise self.error
         return tuple(one for one in self.products if one.gtin in gtins or (SHOP, one.product_id) in own)
@@ -226,6 +228,12 @@ async def test_a_code_is_a_code_while_the_database_is_away() -> None:
     away = Shelf(error=OperationalError("SELECT", {}, psycopg.OperationalError("gone")))
     answer = (await look(StandIn(says={"codes": (read(MILK),), "match": (matched("milk"),)}), shelf=away)).result
     assert isinstance(answer, Recognition) and answer.evidence is Evidence.CODE
+
+
+async def test_a_code_is_a_code_while_the_database_is_slow() -> None:
+    found = await look(StandIn({"codes": (read(MILK),)}), shelf=Shelf(BOTH.products, after_s=5.0))
+    assert isinstance(found.result, Recognition) and found.result.evidence is Evidence.CODE
+    assert found.result.late_models == ()
 
 
 async def test_a_product_that_the_catalogue_does_not_tell_of_is_not_told() -> None:
