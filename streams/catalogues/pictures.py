@@ -15,7 +15,7 @@ from PIL import Image
 from connectors.http import Answer, Deadlines, HttpClient
 from connectors.shops.catalogue.fields import is_address
 from schemas.errors import OutcomeUnknown, Rejected, Retryable
-from streams.core.pictures import ORIENTATION, UnusablePicture, jpeg, opened, upright
+from streams.core.pictures import ORIENTATION, UnusablePicture, is_plain, jpeg, opened, upright
 
 MAX_BYTES = 10_000_000
 MAX_PIXELS = 50_000_000
@@ -31,8 +31,9 @@ _DEADLINES = Deadlines(connect=5, read=10, total=30)
 
 @dataclass(frozen=True)
 class Prepared:
-    """`jpeg` has at most 1024 pixels a side, `thumbnail` (a JPEG, too) at most 256; both upright, without metadata. `width` and
-    `height` are the whole picture's, upright."""
+    """`jpeg` has at most 1024 pixels a side, `thumbnail` (a JPEG, too) at most 256; both upright. `jpeg` is for the model
+    `features` only, and is the merchant's own file where that will do; the thumbnail has no metadata. `width` and `height` are
+    the whole picture's, upright."""
 
     jpeg: bytes
     thumbnail: bytes
@@ -107,7 +108,8 @@ def prepare(data: bytes) -> Prepared:
             raise UnusablePicture(f"has less than {_SMALLEST_SIDE} pixels on a side")
         if given.getexif().get(ORIENTATION) in _LYING:
             width, height = height, width
+        plain = is_plain(given, _SIDE)
         picture = upright(given, _SIDE)
     small = picture.copy()
     small.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
-    return Prepared(jpeg(picture, 92), jpeg(small, 82), width, height)
+    return Prepared(data if plain else jpeg(picture, 95), jpeg(small, 82), width, height)

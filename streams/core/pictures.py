@@ -12,6 +12,7 @@ ORIENTATION = 0x0112
 """The EXIF tag."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP")
+_UPRIGHT = {None, 1}
 
 
 class UnusablePicture(Exception):
@@ -37,6 +38,17 @@ def opened(data: bytes, *, most_pixels: int) -> Iterator[Image.Image]:
         raise UnusablePicture("is damaged or truncated") from None
 
 
+def is_plain(picture: Image.Image, side: int) -> bool:
+    """Whether it is an upright JPEG of at most `side` pixels a side: a model is given its bytes as they are, for each time that a
+    picture is written again costs points by which it is recognised. Of a picture that is `opened`."""
+    return (
+        picture.format == "JPEG"
+        and picture.mode == "RGB"
+        and max(picture.size) <= side
+        and picture.getexif().get(ORIENTATION) in _UPRIGHT
+    )
+
+
 def upright(picture: Image.Image, side: int) -> Image.Image:
     """In RGB, with at most `side` pixels a side, without metadata. What shows through a product that was cut out is white, as on
     a page. Of a picture that is `opened`, and not read before: a JPEG is decoded at the smallest scale that suffices."""
@@ -52,6 +64,7 @@ def upright(picture: Image.Image, side: int) -> Image.Image:
 
 
 def jpeg(picture: Image.Image, quality: int) -> bytes:
+    """With colours as fine as light and dark: by them siblings are told apart."""
     written = io.BytesIO()
-    picture.save(written, "JPEG", quality=quality)
+    picture.save(written, "JPEG", quality=quality, subsampling=0)
     return written.getvalue()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from streams.core.pictures import ORIENTATION, UnusablePicture, jpeg, opened, upright
+from streams.core.pictures import UnusablePicture, is_plain, jpeg, opened, upright
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 MAX_BYTES = 2 * 1024 * 1024
@@ -12,8 +12,7 @@ MAX_BYTES = 2 * 1024 * 1024
 _LONGEST_FILE = 64 * 1024 * 1024
 _LONGEST_SIDE = 2048
 _MAX_PIXELS = 100_000_000
-_QUALITY = 92
-_UPRIGHT = {None, 1}
+_QUALITY = 88
 
 
 class UnreadablePicture(Exception):
@@ -40,8 +39,7 @@ def frame_of(path: Path) -> bytes:
         raise UnreadablePicture(error.strerror or "the file cannot be read") from error
     try:
         with opened(data, most_pixels=_MAX_PIXELS) as picture:
-            is_small = len(data) <= MAX_BYTES and max(picture.size) <= _LONGEST_SIDE
-            if is_small and picture.format == "JPEG" and picture.getexif().get(ORIENTATION) in _UPRIGHT:
+            if len(data) <= MAX_BYTES and is_plain(picture, _LONGEST_SIDE):
                 picture.load()  # a truncated one is said to be so here, by its file, and not by a model
                 return data
             return jpeg(upright(picture, _LONGEST_SIDE), _QUALITY)
