@@ -218,14 +218,14 @@ class Choice(Shape):
 
 
 class Undecided(Shape):
-    """Data of `sighting.undecided`, and of `choice.offered`: it is one of these, and only the wearer can say which. The answer is
-    a `choice.made`. `late_models` and `failed_models` did not contribute."""
+    """Data of `sighting.undecided`, and of `choice.offered`: it is probably one of these, or this one (`unsure`), and only the
+    wearer can say. The answer is a `choice.made`. `late_models` and `failed_models` did not contribute."""
 
     sighting_id: str
     frame_digest: Sha256
     intent: Intent
-    reason: Literal["close", "code_and_picture_differ"]
-    choices: tuple[Choice, ...] = Field(min_length=2, max_length=3)
+    reason: Literal["close", "unsure", "code_and_picture_differ"]
+    choices: tuple[Choice, ...] = Field(min_length=1, max_length=3)
     price_tag: PriceTag | None = None
     models: tuple[str, ...] = Field(min_length=1, max_length=8)
     late_models: tuple[str, ...] = ()

@@ -61,7 +61,8 @@ def question(undecided: Undecided, titles: Sequence[Translation], locale: str) -
         for choice, title in zip(undecided.choices, titles, strict=True)
     )
     names = tuple(dict.fromkeys(title.text for title in titles))
-    text = wording.say("which_product", locale, products=format_list(names, style="or", locale=wording.locale_of(locale)))
+    sentence = "which_product" if len(names) > 1 else "is_it_this"
+    text = wording.say(sentence, locale, products=format_list(names, style="or", locale=wording.locale_of(locale)))
     return undecided.model_copy(update={"choices": choices, "text": text})
 
 

@@ -131,7 +131,7 @@ class Recogniser:
     def __init__(self, models: Models, catalogues: CatalogueView | None = None) -> None:
         self._models = models
         self._catalogues: CatalogueView = catalogues or NoCatalogues()
-        self._refused: dict[tuple[str, str], float] = {}
+        self._said: dict[tuple[str, ...], float] = {}
         self._left_out: dict[str | None, frozenset[MerchantId]] = {}
 
     async def look(self, frame: bytes, what: Frame, time_s: float, *, region: str | None = None, explain: bool = False) -> Look:
@@ -156,7 +156,11 @@ class Recogniser:
             for task in everyone:
                 task.cancel()
             await asyncio.gather(*everyone, return_exceptions=True)
-        return _look(asking, tasks)
+        look = _look(asking, tasks)
+        for model in look.seen.late:
+            if self._is_news("late", model):
+                log.warning("the model %s does not answer in time", model)
+        return look
 
     async def _codes(self, asking: _Asking) -> Answered[_Meanings]:
         every = asking.what.intent is Intent.READ
@@ -200,16 +204,17 @@ class Recogniser:
         return {snapshot.name: snapshot.merchant_id for snapshot in chosen.snapshots if snapshot.name}
 
     def _report(self, refused: Mapping[str, str]) -> None:
-        """Once a minute: it would come with every frame."""
-        if not refused:
-            return
-        metrics.count("augenblick.catalogues.left_out", len(refused))
-        now = perf_counter()
-        self._refused = {each: at for each, at in self._refused.items() if now - at < _SAID_AGAIN_S}
+        if refused:
+            metrics.count("augenblick.catalogues.left_out", len(refused))
         for name, why in refused.items():
-            if (name, why) not in self._refused:
-                self._refused[name, why] = now
+            if self._is_news(name, why):
                 log.warning("nothing of the snapshot %s is recognised: %s", name, why)
+
+    def _is_news(self, *what: str) -> bool:
+        """Whether it was not said within the last minute: it would come with every frame."""
+        now = perf_counter()
+        self._said = {said: at for said, at in self._said.items() if now - at < _SAID_AGAIN_S}
+        return self._said.setdefault(what, now) == now
 
     async def _find(
         self, asking: _Asking, *, gtins: Collection[str] = (), own: Collection[tuple[MerchantId, str]] = ()

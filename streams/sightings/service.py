@@ -6,7 +6,7 @@ right with; between that and unknown the wearer is asked. Where code and picture
 that the catalogues know, the wearer is asked as well: one of two packets in view has its code, the other its face to the camera.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from math import dist
 from typing import Literal, Protocol
@@ -33,7 +33,7 @@ from streams.sightings.payee_codes import PayersCode
 from streams.sightings.thresholds import Thresholds
 
 Result = Recognition | PayeesSeen | Undecided | Unclear
-Doubt = Literal["close", "code_and_picture_differ"]
+Doubt = Literal["close", "unsure", "code_and_picture_differ"]
 Corners = tuple[Point, Point, Point, Point]
 
 CHOICES_AT_MOST = 3
@@ -150,33 +150,49 @@ def decide(frame: Frame, seen: Seen) -> Result:
         return _payees(frame, seen, payees)
     if any(isinstance(code, PayersCode) for code in seen.codes):
         return _unclear(frame, seen, UnclearReason.PAYERS_CODE)
-    if ranked and ranked[0].acts:
-        return _recognition(frame, seen, Evidence.PICTURE, ranked[0].candidate, confidence=ranked[0].candidate.confidence)
-    choices = ranked[: choices_among(len(ranked), sum(one.is_choice for one in ranked))]
+    sure = [one for one in ranked if one.acts]
+    if len(sure) == 1:
+        return _recognition(frame, seen, Evidence.PICTURE, sure[0].candidate, confidence=sure[0].candidate.confidence)
+    # Two catalogues may each be sure of another one: a sibling looks like what one of them lacks.
+    choices = sure or ranked[: choices_among(len(ranked), sum(one.is_choice for one in ranked))]
     if choices and choices[0].asks:
-        return _undecided(frame, seen, "close", [_choice(one.candidate) for one in choices])
+        doubt: Doubt = "close" if len(choices) > 1 else "unsure"
+        return _undecided(frame, seen, doubt, [_choice(one.candidate) for one in choices])
     return _unclear(frame, seen, _reason(seen, ranked))
 
 
 def rank(matches: Sequence[Match], matcher: str | None) -> tuple[Ranked, ...]:
-    """Each product once, best score first. How far a product is ahead is counted against other products only: one that two
-    merchants sell has no rival in itself. A product's own offset says how much its lead is worth, and makes no other the best."""
-    best: dict[str, Match] = {}
+    """Each product once, best score first. How far a product is ahead is counted within its own catalogue, as it is calibrated:
+    what other merchants have makes it neither surer nor less sure. A product's own offset says how much its lead is worth, and
+    makes no other the best."""
+    best: list[Match] = []
     for match in sorted(matches, key=lambda one: -one.score):
-        if (other := best.setdefault(match.product, match)) is not match and other.picture is None:
-            best[match.product] = replace(other, picture=match.picture)
-    return tuple(_ranked(match, best, matcher) for match in best.values())
+        place = next((place for place, other in enumerate(best) if _is_same(match, other)), None)
+        if place is None:
+            best.append(match)
+        elif best[place].picture is None:
+            best[place] = replace(best[place], picture=match.picture)
+    return tuple(_ranked(match, matches, matcher) for match in best)
+
+
+def _is_same(one: Match, other: Match) -> bool:
+    """By their GTIN, or two merchants use the same picture of it: the brand's, mostly. Within one catalogue a picture may stand
+    for several."""
+    if one.gtin and other.gtin:
+        return one.gtin == other.gtin
+    return one.merchant_id != other.merchant_id and one.picture is not None and one.picture == other.picture
 
 
 def choices_among(ranked: int, probable: int) -> int:
-    """How many of the products `ranked` are offered where the wearer is asked, if so many are probable enough. Two at least, or
-    there is nothing to choose: that the next is improbable is no reason to keep the best from the wearer."""
-    return min(max(probable, 2), CHOICES_AT_MOST) if ranked > 1 else 0
+    """How many of the products `ranked` are offered where the wearer is asked, if so many are probable enough: the best in any
+    case."""
+    return min(max(probable, 1), CHOICES_AT_MOST, ranked)
 
 
-def _ranked(match: Match, best: Mapping[str, Match], matcher: str | None) -> Ranked:
+def _ranked(match: Match, matches: Sequence[Match], matcher: str | None) -> Ranked:
     limits = match.limits
-    rival = max((other.score for product, other in best.items() if product != match.product), default=None)
+    rivals = (other for other in matches if other.merchant_id == match.merchant_id and other.product != match.product)
+    rival = max((other.score for other in rivals), default=None)
     confidence = limits.calibration.confidence(match.product_id, match.score, rival)
     candidate = Candidate(
         merchant_id=match.merchant_id,
@@ -274,6 +290,8 @@ def _reason(seen: Seen, ranked: Sequence[Ranked]) -> UnclearReason:
     if seen.codes:
         return UnclearReason.NOT_A_PRODUCT_CODE
     if seen.matcher is None:
+        if "match" in seen.missing:
+            return UnclearReason.RECOGNITION_UNAVAILABLE  # the product may well be in view
         # An even wall is never sharp.
         is_blurred = quality is not None and quality.sharpness < views.blurred and quality.texture >= views.plain
         return UnclearReason.BLURRED if is_blurred else UnclearReason.NO_CODE

@@ -245,7 +245,7 @@ async def test_a_calibration_of_other_weights_scores_is_never_acted_upon() -> No
     says = {"match": (matched("milk"),)}
     assert isinstance((await look(StandIn(says=says))).result, Recognition)
     other = await look(StandIn(says=says, scorer="sift-1+bbbbbb"))
-    assert isinstance(other.result, Unclear)
+    assert isinstance(other.result, Undecided)
     assert [match.limits for match in other.seen.matches] == [shipped()]
     # Those that are shipped act on scores by the weights that are shipped, until the catalogue is calibrated anew.
     assert isinstance((await look(StandIn(says=says, scorer=shipped().matcher))).result, Recognition)

@@ -140,11 +140,11 @@ def test_two_that_are_close_are_asked_about_best_first_and_at_most_three() -> No
     assert all(choice.candidate.picture == PICTURE for choice in result.choices if choice.candidate)
 
 
-def test_a_probable_product_is_asked_about_though_the_next_is_improbable() -> None:
-    result = decide(matches=(match("milk", 10.0), match("stone", 4.0), match("brick", 0.1)))
-    assert isinstance(result, Undecided)
-    assert [choice.candidate.product_id for choice in result.choices if choice.candidate] == ["milk", "stone"]
-    assert isinstance(decide(matches=(match("milk", 7.0),)), Unclear), "one is no choice"
+def test_one_probable_product_is_asked_about_alone() -> None:
+    for others in ((match("stone", 4.0), match("brick", 0.1)), ()):
+        result = decide(matches=(match("milk", 10.0 if others else 7.0), *others))
+        assert isinstance(result, Undecided) and result.reason == "unsure"
+        assert [choice.candidate.product_id for choice in result.choices if choice.candidate] == ["milk"]
 
 
 def test_a_weak_match_is_an_unknown_product() -> None:
@@ -158,10 +158,36 @@ def test_a_product_that_two_merchants_sell_is_no_rival_of_its_own() -> None:
     assert isinstance(result, Recognition) and result.gtin == MILK.gtin
 
 
+def test_what_another_merchant_sells_makes_a_product_neither_surer_nor_less_sure() -> None:
+    own = (match("milk", 30.0, picture="a" * 64), match("juice", 14.0, picture="b" * 64))
+    alone = decide(matches=own)
+    assert isinstance(alone, Recognition)
+    for others in (
+        [match("4711", 29.9, merchant=OTHER_SHOP, picture="a" * 64)],  # the brand's picture
+        [match("4711", 12.0, merchant=OTHER_SHOP, picture="c" * 64), match("4712", 11.9, merchant=OTHER_SHOP, picture="d" * 64)],
+    ):
+        beside = decide(matches=(*own, *others))
+        assert isinstance(beside, Recognition) and beside.confidence == alone.confidence
+        assert beside.candidate is not None and beside.candidate.product_id == "milk"
+
+
+def test_two_catalogues_that_are_sure_of_different_products_are_asked_about() -> None:
+    result = decide(
+        matches=(match("milk", 30.0, picture="a" * 64), match("oat milk", 28.0, merchant=OTHER_SHOP, picture="c" * 64))
+    )
+    assert isinstance(result, Undecided) and result.reason == "close"
+    assert [choice.candidate.product_id for choice in result.choices if choice.candidate] == ["milk", "oat milk"]
+
+
+def test_one_picture_for_several_products_of_a_catalogue_makes_them_no_one_product() -> None:
+    result = decide(matches=(match("milk", 16.0), match("oat milk", 15.9)))
+    assert isinstance(result, Undecided) and len(result.choices) == 2
+
+
 def test_the_scores_of_another_matcher_are_asked_about_at_best() -> None:
     sure = (match("milk", 30.0), match("juice", 28.0))
     assert isinstance(decide(matches=sure[:1]), Recognition)
-    assert isinstance(decide(matches=sure[:1], matcher="sift-2"), Unclear)
+    assert isinstance(decide(matches=sure[:1], matcher="sift-2"), Undecided)
     assert isinstance(decide(matches=(match("milk", 18.0), match("juice", 16.0)), matcher="sift-2"), Undecided)
 
 
@@ -224,15 +250,15 @@ def test_of_several_codes_that_of_the_packet_in_view() -> None:
         ({"quality": GOOD.model_copy(update={"glare": 0.4, "sharpness": 1.0})}, UnclearReason.GLARE),
         ({"quality": GOOD.model_copy(update={"sharpness": 1.0})}, UnclearReason.BLURRED),
         ({"quality": GOOD.model_copy(update={"texture": 1.0})}, UnclearReason.TURN_LABEL),
-        ({"matches": (match("milk", 7.0, outline=SMALL),)}, UnclearReason.TOO_FAR),
-        ({"matches": (match("milk", 7.0, inliers=5),)}, UnclearReason.TURN_LABEL),
-        ({"matches": (match("milk", 7.0),)}, UnclearReason.UNKNOWN_PRODUCT),
+        ({"matches": (match("milk", 5.5, outline=SMALL),)}, UnclearReason.TOO_FAR),
+        ({"matches": (match("milk", 5.5, inliers=5),)}, UnclearReason.TURN_LABEL),
+        ({"matches": (match("milk", 5.5),)}, UnclearReason.UNKNOWN_PRODUCT),
         ({}, UnclearReason.UNKNOWN_PRODUCT),
         ({"models": (), "failed": ("codes", "match"), "quality": None}, UnclearReason.RECOGNITION_UNAVAILABLE),
         ({"models": ("match:1",), "failed": ("codes",)}, UnclearReason.RECOGNITION_UNAVAILABLE),
-        ({"models": ("codes:1",), "late": ("match",), "matcher": None, "quality": None}, UnclearReason.NO_CODE),
-        ({"models": ("codes:1",), "late": ("match",), "matcher": None}, UnclearReason.NO_CODE),
-        ({"models": ("match:1",), "failed": ("codes",), "matches": (match("milk", 7.0),)}, UnclearReason.RECOGNITION_UNAVAILABLE),
+        ({"models": ("codes:1",), "late": ("match",), "matcher": None, "quality": None}, UnclearReason.RECOGNITION_UNAVAILABLE),
+        ({"models": ("codes:1",), "late": ("match",), "matcher": None}, UnclearReason.RECOGNITION_UNAVAILABLE),
+        ({"models": ("match:1",), "failed": ("codes",), "matches": (match("milk", 5.5),)}, UnclearReason.RECOGNITION_UNAVAILABLE),
     ],
 )
 def test_the_hint_that_helps_most(changes: dict[str, object], reason: UnclearReason) -> None:
@@ -331,7 +357,7 @@ def test_whatever_is_seen_there_is_one_answer_that_fits_its_schema(
     result = decide(intent, codes=tuple(codes), matches=matches, quality=quality)
     assert type(result).model_validate_json(result.model_dump_json()) == result
     if isinstance(result, Undecided):
-        assert 2 <= len({(one.gtin, one.candidate.product_id if one.candidate else None) for one in result.choices}) <= 3
+        assert 1 <= len({(one.gtin, one.candidate.product_id if one.candidate else None) for one in result.choices}) <= 3
     assert "2812345678" not in result.model_dump_json()
 
 
