@@ -6,6 +6,7 @@ infra/triton/vision was tuned on the seeds 0 to 149; the frames here have seeds 
 
 hints: FRAMES of each symbology with codes that can hardly be read, for one reason each. Of those that are not read: how often it
 is told that a code is there, and what the wearer is asked to do. The peer is zxing-cpp's plain call that returns its errors too.
+Blinds, grilles and striped cloth hold no code: none should be seen.
 
 latency: one client asks the model `codes` on a real tritonserver for a 640×480 JPEG with an EAN-13, one frame after the other.
 The peer, in turns with it, is zxing-cpp's plain call in this process, with the JPEG decoded by OpenCV.
@@ -14,6 +15,7 @@ The peer, in turns with it, is zxing-cpp's plain call in this process, with the 
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter, process_time
@@ -26,11 +28,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from tritonclient.grpc import aio as triton
+from zxingcpp import BarcodeFormat
 
 from benchmarks.figures import Latency, print_latencies
 from infra.local.stack import LocalStack
 from infra.sandbox import sessions
-from infra.sandbox.pictures.code_frames import EASY, HARD, SYMBOLOGIES, Picture, draw
+from infra.sandbox.pictures.code_frames import EASY, HARD, SYMBOLOGIES, Picture, check_digit, draw
 from infra.triton.vision import codes, frames
 from infra.triton.vision.options import Deadline
 from infra.triton.vision.quality import of_grey
@@ -49,6 +52,7 @@ _UNREADABLE = {
     "a third cut off": EASY,
     "no code, look-alikes": EASY,
 }
+_STRIPED = ("blinds", "grille", "pattern", "cloth")
 
 
 @dataclass
@@ -58,10 +62,10 @@ class Tally:
     wrong: Counter[str] = field(default_factory=Counter)
     milliseconds: dict[str, list[float]] = field(default_factory=lambda: {"plain": [], "ours": []})
 
-    def add(self, reader: str, text: str | None, told: list[str], seconds: float) -> None:
-        """Right is the text of the code that is there, or none where there is none. Any other text is wrong."""
-        self.right[reader] += (text in told) if text else not told
-        self.wrong[reader] += sum(each != text for each in told)
+    def add(self, reader: str, there: Collection[str], told: list[str], seconds: float) -> None:
+        """Right is the text of a code that is there, or none where there is none. Any other text is wrong."""
+        self.right[reader] += any(each in there for each in told) if there else not told
+        self.wrong[reader] += sum(each not in there for each in told)
         self.milliseconds[reader].append(seconds * 1000)
 
 
@@ -74,20 +78,68 @@ def accuracy(count: int) -> None:
             for seed in track(range(FIRST_SEED, FIRST_SEED + count), f"{half} {symbology or 'no code'}", transient=True):
                 frame = draw(seed, symbology, hardness)
                 grey = frames.decode(frame.jpeg, grey=True)
-                began = process_time()
-                plain = [code.text for code in zxingcpp.read_barcodes(grey)]
-                between = process_time()
-                ours = [read.text for read in codes.read(grey, Deadline(_TIME_LEFT_MS)) if read.valid]
-                ended = process_time()
-                for each in (tally, total) if symbology else (tally,):
-                    each.frames += 1
-                    each.add("plain", frame.text, plain, between - began)
-                    each.add("ours", frame.text, ours, ended - between)
+                _read_twice(grey, [frame.text] if frame.text else [], [tally, total] if symbology else [tally])
             _row(table, half, symbology or "no code", tally)
         _row(table, half, "all codes", total)
         table.add_section()
+    beside = Tally()
+    for seed in track(range(FIRST_SEED, FIRST_SEED + count), "two beside each other", transient=True):
+        _read_twice(*_two_beside_each_other(seed), [beside])
+    _row(table, "shelf", "two codes", beside)
     table.caption = f"seeds from {FIRST_SEED:,}; processor time; a reading that is not the frame's text is wrong"
     Console(width=130).print(table)
+
+
+def _read_twice(grey: Picture, there: Collection[str], tallies: Iterable[Tally]) -> None:
+    began = process_time()
+    plain = [code.text for code in zxingcpp.read_barcodes(grey)]
+    between = process_time()
+    ours = [read.text for read in codes.read(grey, Deadline(_TIME_LEFT_MS)) if read.valid]
+    ended = process_time()
+    for tally in tallies:
+        tally.frames += 1
+        tally.add("plain", there, plain, between - began)
+        tally.add("ours", there, ours, ended - between)
+
+
+def _two_beside_each_other(seed: int) -> tuple[Picture, list[str]]:
+    """Two EAN-13 or EAN-8 codes, 7 to 40 modules apart, as labels on the edge of a shelf, a little turned; and their texts."""
+    chance = numpy.random.default_rng(seed)
+    frame, texts, x = numpy.full((480, 640), 235, numpy.uint8), list[str](), 50
+    for _ in range(2):
+        format, length = (BarcodeFormat.EAN13, 13) if chance.random() < 0.8 else (BarcodeFormat.EAN8, 8)
+        digits = "".join(map(str, chance.integers(0, 10, length - 1)))
+        texts.append(digits + check_digit(digits))
+        image = numpy.asarray(zxingcpp.create_barcode(texts[-1], format).to_image(scale=2, add_quiet_zones=False))
+        frame[150 : 150 + image.shape[0], x : x + image.shape[1]] = image
+        x += image.shape[1] + 2 * int(chance.integers(7, 41))
+    return _as_seen(frame, chance.uniform(-8, 8), chance), texts
+
+
+def _striped(kind: str, seed: int) -> Picture:
+    """What has parallel edges all along, as a code does, and is none."""
+    chance = numpy.random.default_rng(seed)
+    step = int(chance.integers(8, 20))
+    if kind == "cloth":  # stripes of any widths
+        widths = [int(width) for width in chance.integers(4, 14, 120)]
+    elif kind == "pattern":  # some stripes of any widths, again and again
+        widths = [int(width) for width in chance.integers(3, 12, 2 * int(chance.integers(2, 4)))]
+    elif kind == "grille":
+        widths = [max(2, step // 4), step]
+    else:
+        widths = [step // 2, step - step // 2]
+    tones = [tone for place, width in enumerate(widths) for tone in [60 + 140 * (place % 2)] * width]
+    frame = numpy.full((480, 640), 200, numpy.uint8)
+    frame[80:400, 110:530] = numpy.resize(tones, 420)
+    return _as_seen(frame, chance.uniform(0, 360), chance)
+
+
+def _as_seen(frame: Picture, turn: float, chance: numpy.random.Generator) -> Picture:
+    """Turned by so many degrees, a little blurred, with noise."""
+    around = cv2.getRotationMatrix2D((frame.shape[1] / 2, frame.shape[0] / 2), turn, 1)
+    turned = cv2.warpAffine(frame, around, frame.shape[::-1], borderValue=int(frame[0, 0]))
+    blurred = cv2.GaussianBlur(turned, (0, 0), chance.uniform(0.6, 0.9))
+    return numpy.asarray(numpy.clip(blurred + chance.normal(0, 6, blurred.shape), 0, 255), numpy.uint8)
 
 
 def _row(table: Table, half: str, what: str, tally: Tally) -> None:
@@ -100,14 +152,9 @@ def _row(table: Table, half: str, what: str, tally: Tally) -> None:
 def hints(count: int) -> None:
     cv2.setNumThreads(1)
     table = Table("frames", "n", "read", "unread", "seen: zxing-cpp", "ours", "asked of the wearer")
-    for why, hardness in _UNREADABLE.items():
-        symbologies: tuple[str | None, ...] = (None,) if why.startswith("no code") else SYMBOLOGIES
+    for why in (*_UNREADABLE, *(f"no code, {kind}" for kind in _STRIPED)):
         told, said = Counter[str](), Counter[str]()
-        for symbology, seed in track([(each, seed) for each in symbologies for seed in range(count)], why, transient=True):
-            frame = draw(FIRST_SEED + seed, symbology, hardness)
-            grey = frames.decode(frame.jpeg, grey=True)
-            if why.endswith("cut off") and frame.corners is not None:
-                grey = _cut_off(grey, frame.corners)
+        for grey in track(_hardly_readable(why, count), why, total=None, transient=True):
             told["n"] += 1
             reads = codes.read(grey, Deadline(_TIME_LEFT_MS))
             if any(read.valid for read in reads):
@@ -123,6 +170,18 @@ def hints(count: int) -> None:
         numbers = (told["n"], told["read"], told["n"] - told["read"], told["peer"], told["ours"])
         table.add_row(why, *map(str, numbers), ", ".join(f"{reason} {times}" for reason, times in said.most_common()))
     Console(width=130).print(table)
+
+
+def _hardly_readable(why: str, count: int) -> Iterator[Picture]:
+    kind = why.removeprefix("no code, ")
+    for seed in range(FIRST_SEED, FIRST_SEED + count):
+        if kind in _STRIPED:
+            yield _striped(kind, seed)
+            continue
+        for symbology in (None,) if why.startswith("no code") else SYMBOLOGIES:
+            frame = draw(seed, symbology, _UNREADABLE[why])
+            grey = frames.decode(frame.jpeg, grey=True)
+            yield _cut_off(grey, frame.corners) if why.endswith("cut off") and frame.corners is not None else grey
 
 
 def _cut_off(grey: Picture, corners: Picture) -> Picture:
