@@ -81,6 +81,14 @@ async def test_it_answers_and_chooses_in_a_large_catalogue(tmp_path: Path) -> No
         assert answer.dtype == np.float32
         np.testing.assert_allclose(answer, own_embedder.run(picture[None]), atol=1e-5)
 
+        # Pixels come from anybody: too many are refused, and so are none.
+        for height, width, reason in ((5000, 4001, "20,005,000 pixels"), (0, 4, "IMAGE")):
+            refused = grpc.InferInput("IMAGE", [1, height, width, 3], "UINT8")
+            refused.set_data_from_numpy(np.zeros((1, height, width, 3), np.uint8))
+            with pytest.raises(InferenceServerException, match=reason) as failure:
+                await client.infer("embedder", [refused], client_timeout=30)
+            assert failure.value.status() == "StatusCode.INVALID_ARGUMENT"
+
         # `features` has asked it, and says so.
         shown, other = await features_of(client, SHOWN), await features_of(client, OTHER)
         np.testing.assert_allclose(shown.embedding, embedding(pixels(catalogue_picture(SHOWN))), atol=0.02)

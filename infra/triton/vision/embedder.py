@@ -24,6 +24,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .frames import MAXIMUM_PIXELS
+
 MANIFEST_VARIABLE = "AUGENBLICK_EMBEDDER_MANIFEST"
 
 Kind = Literal["onnx", "torchscript", "tensorrt"]
@@ -51,6 +53,10 @@ _TYPES: dict[str, type] = {
 
 class EmbedderRefused(ValueError):
     """The model is not used. The message says what it, or its manifest, does not keep."""
+
+
+class PictureRefused(ValueError):
+    """These pixels are none that anybody may ask about. The message goes to the caller."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,30 @@ class Embedder:
             return np.zeros((0, self.dimension), np.float32)
         return self.embed_resized(np.stack([self._resized(picture) for picture in pictures]))
 
+    def embed_each(self, requests: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32] | Exception]:
+        """As `embed_rgb`, for several callers: uint8 [N, height, width, 3] each → float32 [N, D] each, or what was the matter
+        with this one alone (PictureRefused where it is the caller's). All in one call of the model, if that can be."""
+        answers: list[NDArray[np.float32] | Exception] = []
+        resized: dict[int, NDArray[np.uint8]] = {}
+        for number, pictures in enumerate(requests):
+            try:
+                answers.append(np.zeros((0, self.dimension), np.float32))
+                resized[number] = self._resized_within_limits(pictures)
+            except Exception as error:
+                answers[number] = error
+        try:
+            together = self.embed_resized(np.concatenate(list(resized.values()))) if resized else answers[:0]
+            ends = np.cumsum([len(each) for each in resized.values()])
+            for number, end in zip(resized, ends, strict=True):
+                answers[number] = np.asarray(together[end - len(resized[number]) : end])
+        except Exception as error:
+            for number, each in resized.items():
+                try:
+                    answers[number] = error if len(resized) == 1 else self.embed_resized(each)
+                except Exception as own:
+                    answers[number] = own
+        return answers
+
     def embed_resized(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 [N, height, width, 3] in RGB → float32 [N, D]."""
         if not self._proven:
@@ -116,6 +146,13 @@ class Embedder:
     def _resized(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         size = (self._manifest.width, self._manifest.height)
         return np.asarray(cv2.resize(np.ascontiguousarray(picture), size, interpolation=cv2.INTER_AREA), np.uint8)
+
+    def _resized_within_limits(self, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] != 3 or not pictures.size:
+            raise PictureRefused("IMAGE is not uint8 [N, height, width, 3]")
+        if pictures.size // 3 > MAXIMUM_PIXELS:
+            raise PictureRefused(f"IMAGE has {pictures.size // 3:,} pixels; {MAXIMUM_PIXELS:,} are the limit")
+        return np.stack([self._resized(picture) for picture in pictures])
 
     def check_golden(self) -> None:
         """Raises EmbedderRefused where the golden picture does not become the golden vector."""

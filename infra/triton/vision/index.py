@@ -5,20 +5,17 @@
 Where the snapshot has embeddings, they decide; else visual words (`words`), or on a GPU all descriptors (`dense`).
 """
 
-import os
+import secrets
 from abc import ABC, abstractmethod
-from collections import OrderedDict
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .features import Features
-from .snapshots import Snapshot, SnapshotRefused
+from .snapshots import Beside, Snapshot, SnapshotRefused
 from .words import VisualWords
 
 EXACT_UP_TO = 100_000
@@ -26,6 +23,11 @@ EXACT_UP_TO = 100_000
 
 INDEX_FILE = "first-stage.npz"
 """Beside the snapshot's features, made by whoever opens the snapshot first; it may be removed at any time, and is made again."""
+
+INDEXES_VARIABLE = "AUGENBLICK_INDEX_DIRECTORY"
+"""Names where index files are kept instead, by their snapshots' names, where snapshots may only be read."""
+INDEXES_AT_MOST = 3 << 30
+"""Bytes of them. The ones that have not been used for longest make room."""
 
 
 class FirstStage(ABC):
@@ -36,15 +38,16 @@ class FirstStage(ABC):
         """At most `k` indexes of entries, likeliest first."""
 
     @staticmethod
-    def build(snapshot: Snapshot, device: str = "cpu") -> "FirstStage":
+    def build(snapshot: Snapshot, device: str = "cpu", indexes: Path | None = None) -> "FirstStage":
         """Takes from milliseconds (embeddings, or an index file that fits) to half a minute for 10^4 products. `device` is where
-        it computes, as PyTorch names it. Raises SnapshotRefused where the snapshot's features are not what its manifest says."""
+        it computes, as PyTorch names it; `indexes` a directory for index files that cannot be beside their snapshots. Raises
+        SnapshotRefused where the snapshot's features are not what its manifest says."""
         if device != "cpu":
             from .dense import on_device  # needs torch
 
             return on_device(snapshot, device)
         if snapshot.embedder is None:
-            return Words.of(snapshot)
+            return Words.of(snapshot, indexes)
         embeddings = embeddings_of(snapshot)
         return ExactEmbeddings(embeddings) if len(embeddings) <= EXACT_UP_TO else NearestEmbeddings(embeddings)
 
@@ -56,15 +59,24 @@ class Words(FirstStage):
         self.words = words
 
     @classmethod
-    def of(cls, snapshot: Snapshot) -> "Words":
-        path = snapshot.directory / INDEX_FILE
-        # Neither a missing nor a damaged nor an older index is an error: all of it is in the snapshot.
-        with suppress(OSError, ValueError):
-            return cls(VisualWords.load(path, snapshot.sha256))
+    def of(cls, snapshot: Snapshot, indexes: Path | None = None) -> "Words":
+        beside = snapshot.directory / INDEX_FILE
+        elsewhere = indexes / f"{snapshot.name}.npz" if indexes else None
+        for path in filter(None, (beside, elsewhere)):
+            # Neither a missing nor a damaged nor an older index is an error: all of it is in the snapshot.
+            with suppress(OSError, ValueError):
+                words = VisualWords.load(path, snapshot.sha256)
+                if path == elsewhere:
+                    path.touch()  # used last
+                return cls(words)
         words = VisualWords.of(snapshot)
-        # The directory may be mounted read-only. Then each process makes its own.
-        with suppress(OSError):
-            _written_whole(path, words, snapshot.sha256)
+        try:
+            _write_whole(beside, words, snapshot.sha256)
+        except OSError:  # mounted read-only, say
+            if elsewhere and words.bytes <= INDEXES_AT_MOST:
+                with suppress(OSError):
+                    _make_room(elsewhere.parent, words.bytes)
+                    _write_whole(elsewhere, words, snapshot.sha256)
         return cls(words)
 
     def shortlist(self, features: Features, k: int) -> list[int]:
@@ -109,35 +121,20 @@ class NearestEmbeddings(FirstStage):
 
 
 class FirstStages:
-    """Builds first stages beside whoever serves, one at a time, and keeps the `keep` used last. `device` as for `build`."""
+    """Builds first stages beside whoever serves, one at a time, and keeps the `keep` used last. `device` and `indexes` as for
+    `FirstStage.build`."""
 
-    def __init__(self, keep: int = 4, device: str = "cpu") -> None:
-        self._keep = keep
+    def __init__(self, keep: int = 4, device: str = "cpu", indexes: Path | None = None) -> None:
         self._device = device
-        self._stages: OrderedDict[str, Future[FirstStage]] = OrderedDict()
-        self._lock = Lock()
-        self._builder = ThreadPoolExecutor(1, thread_name_prefix="first-stage")
+        self._indexes = indexes
+        self._stages: Beside[FirstStage] = Beside(keep, "first-stage")
 
     def get(self, snapshot: Snapshot, wait_s: float | None = 0.0) -> FirstStage | None:
-        """None while it is being built after `wait_s` (None: however long it takes). What building raised is raised here,
-        once; then it is tried again."""
-        with self._lock:
-            stage = self._stages.get(snapshot.name)
-            if stage is None:
-                stage = self._stages[snapshot.name] = self._builder.submit(FirstStage.build, snapshot, self._device)
-            self._stages.move_to_end(snapshot.name)
-            while len(self._stages) > self._keep:
-                self._stages.popitem(last=False)[1].cancel()
-        if not wait([stage], timeout=wait_s).done:
-            return None
-        if stage.exception() is not None:
-            with self._lock:
-                if self._stages.get(snapshot.name) is stage:
-                    del self._stages[snapshot.name]
-        return stage.result()
+        """None while it is being built after `wait_s` (None: however long it takes). Raises as `Beside.get` does."""
+        return self._stages.get(snapshot.name, lambda: FirstStage.build(snapshot, self._device, self._indexes), wait_s)
 
     def close(self) -> None:
-        self._builder.shutdown(wait=False, cancel_futures=True)
+        self._stages.close()
 
 
 def embeddings_of(snapshot: Snapshot) -> NDArray[np.float32]:
@@ -162,10 +159,21 @@ def _fitting(features: Features, dimension: int) -> NDArray[np.float32]:
     return features.embedding
 
 
-def _written_whole(path: Path, words: VisualWords, made_for: str) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
+def _write_whole(path: Path, words: VisualWords, made_for: str) -> None:
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
         words.save(partial, made_for)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _make_room(directory: Path, needed: int) -> None:
+    """Of what is kept there, and of what was not written to its end."""
+    directory.mkdir(parents=True, exist_ok=True)
+    files = [(status.st_mtime, status.st_size, path) for path in directory.glob("*.npz*") if (status := path.stat())]
+    room = INDEXES_AT_MOST - needed
+    for _, size, path in sorted(files, reverse=True):
+        room -= size
+        if room < 0:
+            path.unlink(missing_ok=True)

@@ -92,15 +92,19 @@ class FrameModel:
                 return _error(str(error), triton.TritonError.INVALID_ARG)
             if isinstance(error, self.missing):
                 return _error(str(error), triton.TritonError.UNAVAILABLE)
-            # Where it happened is told, what it said is not: a library's message may quote the frame.
-            where = "".join(traceback.format_tb(error.__traceback__))
-            triton.Logger.log_error(f"{self.name}: {type(error).__name__}\n{where}")
+            log_failure(self.name, error)
             return _error(f"{self.name}: {type(error).__name__}", triton.TritonError.INTERNAL)
         finally:
             self._turns.end(answered=answered)
         result = json.dumps(answer.result, ensure_ascii=False, separators=(",", ":")).encode()
         tensors = {"RESULT": numpy.array([result], dtype=numpy.object_), **answer.tensors}
         return triton.InferenceResponse(output_tensors=[triton.Tensor(name, value[None]) for name, value in tensors.items()])
+
+
+def log_failure(what: str, error: BaseException) -> None:
+    """Where it happened is told, what it said is not: a library's message may quote the frame."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    triton.Logger.log_error(f"{what}: {type(error).__name__}\n{where}")
 
 
 def device_of(args: Mapping[str, str]) -> str:

@@ -14,14 +14,18 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from .features import Features
 
 FORMAT = 1
 NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
+RETRY_AFTER_S = 30.0
+"""What could not be made beside whoever serves is tried again so long after."""
 T = TypeVar("T")
 
 
@@ -93,6 +97,14 @@ def open_snapshot(directory: Path, name: str, *, matcher: str, embedder: str | N
     return Snapshot(name, matcher, embedder, entries, sha256, place, blobs)
 
 
+def features_bytes(directory: Path, name: str) -> int:
+    """How much there is to read before it is open; 0 where it is not there."""
+    try:
+        return (directory / name / "features.bin").stat().st_size if NAME.fullmatch(name) else 0
+    except OSError:
+        return 0
+
+
 def _entry(product: dict[str, Any]) -> Entry:
     entry = Entry(product["product_id"], product["picture"], product["offset"], product["length"])
     if [type(value) for value in (entry.product_id, entry.picture, entry.offset, entry.length)] != [str, str, int, int]:
@@ -118,6 +130,13 @@ class LatestUsed(Generic[T]):
         self._making: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
+    def kept(self, name: str) -> T | None:
+        """Counts as use."""
+        with self._lock:
+            if name in self._values:
+                self._values.move_to_end(name)
+            return self._values.get(name)
+
     def get(self, name: str, make: Callable[[], T]) -> T:
         with self._lock:
             if name in self._values:
@@ -138,3 +157,59 @@ class LatestUsed(Generic[T]):
                 while len(self._values) > self._keep:
                     self._values.popitem(last=False)
             return value
+
+
+class _Work(Generic[T]):
+    """`failure` is what it was that failed, once somebody was told."""
+
+    def __init__(self, maker: ThreadPoolExecutor, make: Callable[[], T]) -> None:
+        self._make = make
+        self.failed_at: float | None = None
+        self.failure: str | None = None
+        self.future = maker.submit(self._made)
+
+    def _made(self) -> T:
+        try:
+            return self._make()
+        except BaseException:
+            self.failed_at = monotonic()
+            raise
+
+
+class Beside(Generic[T]):
+    """Makes values beside whoever serves, one at a time, and keeps the `keep` used last, by name. Safe to use from several
+    threads."""
+
+    def __init__(self, keep: int, thread_name: str) -> None:
+        self._keep = keep
+        self._works: OrderedDict[str, _Work[T]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._maker = ThreadPoolExecutor(1, thread_name_prefix=thread_name)
+
+    def get(self, name: str, make: Callable[[], T], wait_s: float | None = 0.0) -> T | None:
+        """None while it is being made after `wait_s` (None: however long it takes). What `make` raised is raised here, once;
+        for `RETRY_AFTER_S` then SnapshotRefused with its type's name. Whoever waits however long it takes has it tried again."""
+        work = self._work(name, make, again=wait_s is None)
+        if not wait([work.future], timeout=wait_s).done:
+            return None
+        if work.failure is not None:
+            # Not the error itself: with each time it is raised it would hold more of the frames that asked.
+            raise SnapshotRefused(work.failure)
+        error = work.future.exception()
+        if error is not None:
+            work.failure = str(error) if isinstance(error, SnapshotRefused) else f"{name} cannot be used: {type(error).__name__}"
+        return work.future.result()
+
+    def _work(self, name: str, make: Callable[[], T], *, again: bool) -> _Work[T]:
+        with self._lock:
+            work = self._works.get(name)
+            failed_at = work.failed_at if work else None
+            if work is None or (failed_at is not None and (again or monotonic() > failed_at + RETRY_AFTER_S)):
+                work = self._works[name] = _Work(self._maker, make)
+            self._works.move_to_end(name)
+            while len(self._works) > self._keep:
+                self._works.popitem(last=False)[1].future.cancel()
+            return work
+
+    def close(self) -> None:
+        self._maker.shutdown(wait=False, cancel_futures=True)

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -164,6 +165,48 @@ def test_what_is_served_is_proven_before_the_first_picture_and_once(tmp_path: Pa
         ours.embed(picture)
     assert [int(batch.max()) for batch in asked[1:]] == [255, 0]
     assert len(asked) == 3
+
+
+def test_one_callers_picture_costs_no_other_its_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        calls.append(len(batch))
+        if (batch == 77).all(axis=(1, 2, 3)).any():
+            raise RuntimeError("of this picture")
+        return own_embedder.run(batch)
+
+    ours = load(own_embedder.bring(tmp_path), run)
+    monkeypatch.setattr(embedder, "MAXIMUM_PIXELS", 20 * 30)
+    good, two = np.full((1, 20, 30, 3), 90, np.uint8), np.full((2, 10, 30, 3), 200, np.uint8)
+    requests = [
+        good,
+        np.zeros((1, 20, 31, 3), np.uint8),
+        two,
+        np.zeros((1, 0, 7, 3), np.uint8),
+        np.zeros((2, 20, 30, 3), np.uint8),
+    ]
+    calls.clear()
+    first, large, second, empty, many = ours.embed_each(requests)
+    assert calls == [3], "all that can be asked, in one call"
+    np.testing.assert_allclose(first, ours.embed_rgb(list(good)), atol=1e-6)  # type: ignore[arg-type]
+    np.testing.assert_allclose(second, ours.embed_rgb(list(two)), atol=1e-6)  # type: ignore[arg-type]
+    assert isinstance(large, embedder.PictureRefused) and str(large) == "IMAGE has 620 pixels; 600 are the limit"
+    assert isinstance(many, embedder.PictureRefused) and "1,200 pixels" in str(many)
+    assert isinstance(empty, embedder.PictureRefused)
+    calls.clear()
+    first, fails, second = ours.embed_each([good, np.full((1, 9, 9, 3), 77, np.uint8), two])
+    assert calls == [4, 1, 1, 2], "then each by itself"
+    assert isinstance(fails, RuntimeError) and len(first) == 1 and len(second) == 2  # type: ignore[arg-type]
+    assert ours.embed_each([]) == []
+
+
+def test_a_picture_too_large_costs_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = load(own_embedder.bring(tmp_path))
+    huge = np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), (1, 100_000, 100_000, 3), (0, 0, 0, 0))
+    monkeypatch.setattr(cv2, "resize", None)
+    [refusal] = ours.embed_each([huge])
+    assert isinstance(refusal, embedder.PictureRefused)
 
 
 def test_a_plan_is_not_loaded_here(tmp_path: Path) -> None:

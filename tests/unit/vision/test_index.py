@@ -1,6 +1,8 @@
 """The first stage finds what a frame shows among many; what it keeps on disk is its own business and never trusted."""
 
 import subprocess
+from functools import partial
+from os import utime
 from pathlib import Path
 from threading import Event
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from infra.local.triton import environment_directory
-from infra.triton.vision import index, words
+from infra.triton.vision import index, snapshots, words
 from infra.triton.vision.features import Features
 from infra.triton.vision.index import ExactEmbeddings, FirstStage, FirstStages, Words
 from infra.triton.vision.snapshots import Snapshot, SnapshotRefused
@@ -144,6 +146,36 @@ def test_the_index_is_kept_beside_the_snapshot_and_used_again(
     assert [path.name for path in snapshot.directory.glob("first-stage*")] == [index.INDEX_FILE], "nothing half-written stays"
 
 
+def test_where_snapshots_may_only_be_read_indexes_are_kept_elsewhere(
+    tmp_path: Path, pictures: list[Features], random: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexes, frame = tmp_path / "indexes", frame_of(pictures[42], random)
+    names = ("first", "second", "third")
+    opened = {name: published(tmp_path, name, pictures) for name in names}
+    for snapshot in opened.values():
+        # A directory cannot be replaced by a file, whoever tries: root may write where others may only read.
+        (snapshot.directory / index.INDEX_FILE).mkdir()
+    build = partial(FirstStage.build, indexes=indexes)
+    built = build(opened["first"])
+    assert [path.name for path in indexes.iterdir()] == ["first.npz"], "nothing half-written stays"
+    with monkeypatch.context() as patched:
+        patched.setattr(words.VisualWords, "of", None)  # to build again would fail
+        assert build(opened["first"]).shortlist(frame, 20) == built.shortlist(frame, 20)
+    assert isinstance(built, Words)
+    monkeypatch.setattr(index, "INDEXES_AT_MOST", 2.5 * (indexes / "first.npz").stat().st_size)
+    build(opened["second"])
+    utime(indexes / "second.npz", (1, 1))
+    build(opened["first"])
+    (indexes / "zero.npz.1f").write_bytes(b"a killed process left it")
+    utime(indexes / "zero.npz.1f", (0, 0))
+    build(opened["third"])
+    assert {path.name for path in indexes.iterdir()} == {"first.npz", "third.npz"}, "what was used last stays"
+    monkeypatch.setattr(index, "INDEXES_AT_MOST", built.words.bytes - 1)
+    build(opened["second"])
+    assert not (indexes / "second.npz").exists(), "one that never fits drives no other out"
+    assert len(list(indexes.iterdir())) == 2
+
+
 @pytest.mark.parametrize("damage", ["nothing", "cut", "another snapshot", "another version", "other shapes", "objects"])
 def test_a_file_that_does_not_fit_is_made_anew(
     tmp_path: Path,
@@ -204,9 +236,9 @@ def test_building_goes_on_beside_who_serves(tmp_path: Path, random: np.random.Ge
     second = published(tmp_path, "second", [picture(random)])
     go_on, build = Event(), FirstStage.build
 
-    def slow(snapshot: Snapshot, device: str) -> FirstStage:
+    def slow(snapshot: Snapshot, device: str, indexes: Path | None) -> FirstStage:
         assert go_on.wait(10)
-        return build(snapshot, device)
+        return build(snapshot, device, indexes)
 
     monkeypatch.setattr(FirstStage, "build", slow)
     stages = FirstStages(keep=1)
@@ -226,18 +258,27 @@ def test_a_first_stage_that_cannot_be_built_is_tried_again(
     tmp_path: Path, random: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     snapshot = published(tmp_path, "first", [picture(random)])
-    build = FirstStage.build
+    build, tried = FirstStage.build, []
 
-    def fails(snapshot: Snapshot, device: str) -> FirstStage:
-        raise MemoryError
+    def fails(snapshot: Snapshot, device: str, indexes: Path | None) -> FirstStage:
+        tried.append(snapshot.name)
+        raise MemoryError("of a frame")
 
     stages = FirstStages()
     try:
         monkeypatch.setattr(FirstStage, "build", fails)
         with pytest.raises(MemoryError):
-            stages.get(snapshot, wait_s=None)
+            stages.get(snapshot, wait_s=10)
+        for _ in range(3):
+            with pytest.raises(SnapshotRefused, match=r"^first cannot be used: MemoryError$"):
+                stages.get(snapshot, wait_s=10)
+        assert tried == ["first"], "not with each frame"
+        monkeypatch.setattr(snapshots, "RETRY_AFTER_S", 0.0)
+        with pytest.raises(MemoryError):
+            stages.get(snapshot, wait_s=10)
+        monkeypatch.setattr(snapshots, "RETRY_AFTER_S", 1e9)
         monkeypatch.setattr(FirstStage, "build", build)
-        assert stages.get(snapshot, wait_s=None) is not None
+        assert stages.get(snapshot, wait_s=None) is not None, "whoever has the time has it tried again"
     finally:
         stages.close()
 

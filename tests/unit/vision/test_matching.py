@@ -11,14 +11,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from infra.triton import profiles
 from infra.triton.vision import dense, embedder, extract, match, matching
 from infra.triton.vision.features import Features
 from infra.triton.vision.index import FirstStage
 from infra.triton.vision.options import Deadline
 from infra.triton.vision.parameters import PARAMETERS
-from infra.triton.vision.snapshots import Snapshot, SnapshotRefused
+from infra.triton.vision.snapshots import Snapshot, SnapshotRefused, open_snapshot
+from streams.sightings import places
 from tests.support import own_embedder
 from tests.support.groceries import catalogue_picture, photograph, pixels, publish
+
+Picture = NDArray[np.uint8]
 
 SHOWN, PHOTOGRAPH = "Oatly-Oat-Milk", "Oatly-Oat-Milk_003"
 OTHERS = match.EXHAUSTIVE_UP_TO
@@ -143,6 +147,146 @@ def test_where_instances_have_a_gpu_it_is_prepared_beside_them(
     assert products(matcher, photo, "large") == [SHOWN]
     assert products(matcher, photo, "large") == [SHOWN]
     assert prepared == [("large", "cuda:1")]
+
+
+@pytest.mark.parametrize("opened_at_once", [0, 1 << 30])
+def test_while_a_large_catalogue_is_prepared_small_ones_are_searched(
+    tmp_path: Path, photo: Picture, of_shown: Features, of_other: Features, monkeypatch: pytest.MonkeyPatch, opened_at_once: int
+) -> None:
+    go_on, build, opened = Event(), FirstStage.build, open_snapshot
+
+    def slow(*arguments: Any) -> FirstStage:
+        assert go_on.wait(20)
+        return build(*arguments)
+
+    def slowly_opened(directory: Path, name: str, **models: Any) -> Snapshot:
+        assert name != "large" or opened_at_once or go_on.wait(20)
+        return opened(directory, name, **models)
+
+    monkeypatch.setattr(FirstStage, "build", slow)
+    monkeypatch.setattr(matching, "open_snapshot", slowly_opened)
+    catalogue(tmp_path, "large", of_shown, of_other)
+    for name in ("small-1", "small-2"):
+        publish(tmp_path, name, [(SHOWN, of_shown.to_bytes())], matcher=PARAMETERS.matcher)
+    small = (tmp_path / "small-1" / "features.bin").stat().st_size
+    monkeypatch.setattr(matching, "OPENED_AT_ONCE", max(opened_at_once, small))
+    matcher, named = matching.Matcher(tmp_path, keep=4), ["large", "small-1", "small-2"]
+    # Whoever waited would do so for much longer than this test may take.
+    for _ in range(2):
+        answer = matcher.answer(photo, {"snapshots": named}, Deadline(3_600_000))
+        assert {one["snapshot"] for one in answer["candidates"]} == {"small-1", "small-2"}
+        assert answer["refused"] == {"large": "snapshot large is being prepared"}
+    go_on.set()
+    answer = matcher.answer(photo, {"snapshots": named, "candidates": 50}, Deadline())
+    assert "refused" not in answer and {one["snapshot"] for one in answer["candidates"]} == set(named)
+    answer = matcher.answer(photo, {"snapshots": named, "candidates": 50}, Deadline(3_600_000))
+    assert "refused" not in answer, "what a caller without a deadline has waited for is there for frames"
+
+
+def test_what_goes_wrong_with_one_catalogue_costs_that_one(
+    tmp_path: Path, photo: Picture, of_shown: Features, of_other: Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(FirstStage):
+        def shortlist(self, features: Features, k: int) -> list[int]:
+            raise ValueError("the frame's embedding has 3 numbers, the catalogue's 4")
+
+    def build(snapshot: Snapshot, device: str, indexes: Path | None) -> FirstStage:
+        if snapshot.name == "unbuilt":
+            raise ModuleNotFoundError("No module named 'torch'")
+        return Broken()
+
+    monkeypatch.setattr(FirstStage, "build", build)
+    for name in ("broken", "unbuilt"):
+        catalogue(tmp_path, name, of_shown, of_other)
+    publish(tmp_path, "small", [(SHOWN, of_shown.to_bytes())], matcher=PARAMETERS.matcher)
+    logged: list[tuple[str, str]] = []
+    matcher = matching.Matcher(tmp_path, keep=4, log=lambda what, error: logged.append((what, type(error).__name__)))
+    for _ in range(3):
+        answer = matcher.answer(photo, {"snapshots": ["broken", "unbuilt", "small"]}, Deadline())
+        assert [one["product_id"] for one in answer["candidates"]] == [SHOWN]
+        assert answer["refused"] == {
+            "broken": "snapshot broken cannot be used: ValueError",
+            "unbuilt": "snapshot unbuilt cannot be used: ModuleNotFoundError",
+        }
+    assert logged == [("snapshot broken", "ValueError"), ("snapshot unbuilt", "ModuleNotFoundError")]
+    with pytest.raises(SnapshotRefused, match="snapshot broken cannot be used: ValueError"):
+        matcher.answer(photo, {"snapshots": ["broken"]}, Deadline())
+
+
+@pytest.mark.parametrize("fault", [embedder.EmbedderRefused("not ready"), RuntimeError("CUDA")])
+def test_an_embedder_that_refused_is_left_alone_for_a_while(
+    tmp_path: Path, photo: Picture, of_shown: Features, of_other: Features, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    faults: list[Exception] = []
+    asked: list[int] = []
+
+    def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        asked.append(len(batch))
+        if faults:
+            raise faults[0]
+        return own_embedder.run(batch)
+
+    ours = embedder.served(own_embedder.bring(tmp_path), run)
+    frame = ours.embed(photo)
+    near = replace(of_shown, embedding=frame), replace(of_other, embedding=-frame)
+    names = [catalogue(tmp_path, f"large-{number}", *near, by=ours) for number in range(3)]
+    publish(tmp_path, "small", [(SHOWN, near[0].to_bytes())], matcher=PARAMETERS.matcher, embedder=ours.id)
+    matcher = matching.Matcher(tmp_path, keep=4, embedder=ours)
+    products(matcher, photo, *names)  # prepared
+    faults.append(fault)
+    asked.clear()
+    for _ in range(3):
+        answer = matcher.answer(photo, {"snapshots": [*names, "small"]}, Deadline(3_600_000))
+        assert [one["product_id"] for one in answer["candidates"]] == [SHOWN]
+        assert list(answer["refused"]) == names
+        assert len(set(answer["refused"].values())) == 1
+    assert asked == [1], "neither for each catalogue nor for each frame"
+    faults.clear()
+    assert products(matcher, photo, *names)[0] == SHOWN, "who has the time asks"
+    faults.append(fault)
+    monkeypatch.setattr(matching, "EMBEDDER_LEFT_ALONE_S", 0.0)
+    products(matcher, photo, *names, "small")
+    faults.clear()
+    answer = matcher.answer(photo, {"snapshots": names}, Deadline(3_600_000))
+    assert "refused" not in answer
+
+
+def test_no_frame_is_embedded_without_time(tmp_path: Path, photo: Picture, of_shown: Features, of_other: Features) -> None:
+    class Passing(Deadline):
+        """Passes when it was asked so often."""
+
+        def __init__(self, times: int) -> None:
+            super().__init__(3_600_000)
+            self.times = times
+
+        def passed(self) -> bool:
+            self.times -= 1
+            return self.times < 0
+
+    asked: list[int] = []
+
+    def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        asked.append(len(batch))
+        return own_embedder.run(batch)
+
+    ours = embedder.served(own_embedder.bring(tmp_path), run)
+    frame = ours.embed(photo)
+    near = replace(of_shown, embedding=frame), replace(of_other, embedding=-frame)
+    name = catalogue(tmp_path, "large", *near, by=ours)
+    matcher = matching.Matcher(tmp_path, keep=4, embedder=ours)
+    products(matcher, photo, name)
+    for times, asks in ((0, []), (1, [1])):
+        asked.clear()
+        with pytest.raises(SnapshotRefused, match="no time was left"):
+            matcher.answer(photo, {"snapshots": [name]}, Passing(times))
+        assert asked == asks
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_snapshots_of_two_regions_and_an_import_stay_open(profile: str) -> None:
+    parameters = profiles.configurations(profile)["match"].parameters
+    assert int(parameters["snapshots_kept"].string_value) > 2 * places.AT_MOST
+    assert int(parameters["first_stages_kept"].string_value) >= places.AT_MOST
 
 
 def test_weights_have_a_name_of_their_own() -> None:

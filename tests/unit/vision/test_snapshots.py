@@ -9,7 +9,7 @@ from threading import Barrier, Lock
 import numpy as np
 import pytest
 
-from infra.triton.vision.snapshots import LatestUsed, SnapshotRefused, open_snapshot
+from infra.triton.vision.snapshots import LatestUsed, SnapshotRefused, features_bytes, open_snapshot
 from tests.support.groceries import publish
 from tests.unit.vision.test_features import made
 
@@ -110,6 +110,21 @@ def test_what_could_not_be_made_is_tried_again() -> None:
     with pytest.raises(SnapshotRefused):
         latest.get("a", refused)
     assert latest.get("a", lambda: "there now") == "there now"
+
+
+def test_what_is_kept_is_had_without_making_it() -> None:
+    latest: LatestUsed[str] = LatestUsed(2)
+    for name in ("a", "b"):
+        latest.get(name, name.upper)
+    assert latest.kept("a") == "A"
+    latest.get("c", lambda: "C")
+    assert latest.kept("a") == "A", "it was used"
+    assert latest.kept("b") is None
+
+
+def test_how_much_there_is_to_read_is_told_of_snapshots_alone(directory: Path) -> None:
+    assert features_bytes(directory, "m-1-abc") == (directory / "m-1-abc" / "features.bin").stat().st_size > 0
+    assert features_bytes(directory, "gone") == features_bytes(directory / "m-1-abc", "../m-1-abc") == 0
 
 
 def test_several_threads_make_it_once() -> None:

@@ -2,6 +2,10 @@
 {{ printf "%s-triton" .Release.Name | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
+{{- define "triton.pods" -}}
+{{ printf "%s-triton-pods" (.Release.Name | trunc 51 | trimSuffix "-") }}
+{{- end }}
+
 {{- define "triton.selector" -}}
 app.kubernetes.io/name: augenblick-triton
 app.kubernetes.io/instance: {{ .Release.Name }}

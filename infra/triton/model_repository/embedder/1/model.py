@@ -28,19 +28,19 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         waiting = [request for request in requests if not request.is_cancelled()]
-        pictures = [triton.get_input_tensor_by_name(request, "IMAGE").as_numpy() for request in waiting]
-        try:
-            # All at once: on a GPU many pictures take hardly longer than one.
-            embeddings = self._embedder.embed_rgb([picture for batch in pictures for picture in batch])
-        except Exception as error:
-            # What it said is not told: a library's message may quote the picture.
-            failure = triton.TritonError(f"embedder: {type(error).__name__}", triton.TritonError.INTERNAL)
-            answers = [triton.InferenceResponse(error=failure) for _ in waiting]
-        else:
-            ends = numpy.cumsum([len(batch) for batch in pictures])[:-1]
-            tensors = [triton.Tensor("EMBEDDING", part) for part in numpy.split(embeddings, ends)] if waiting else []
-            answers = [triton.InferenceResponse(output_tensors=[tensor]) for tensor in tensors]
-        in_order = iter(answers)
+        # All at once: on a GPU many pictures take hardly longer than one.
+        answers = self._embedder.embed_each([triton.get_input_tensor_by_name(each, "IMAGE").as_numpy() for each in waiting])
+        in_order = map(_response, answers)
         gone = triton.TritonError("the caller has gone", triton.TritonError.CANCELLED)
         kept = {id(request) for request in waiting}
         return [next(in_order) if id(request) in kept else triton.InferenceResponse(error=gone) for request in requests]
+
+
+def _response(answer: numpy.ndarray[Any, Any] | Exception) -> Any:
+    if isinstance(answer, embedder.PictureRefused):
+        return triton.InferenceResponse(error=triton.TritonError(str(answer), triton.TritonError.INVALID_ARG))
+    if isinstance(answer, Exception):
+        # What it said is not told: a library's message may quote the picture.
+        failure = triton.TritonError(f"embedder: {type(answer).__name__}", triton.TritonError.INTERNAL)
+        return triton.InferenceResponse(error=failure)
+    return triton.InferenceResponse(output_tensors=[triton.Tensor("EMBEDDING", answer)])

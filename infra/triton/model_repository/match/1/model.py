@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from vision import frames, matching, neighbours
+from vision import frames, index, matching, neighbours
 from vision.options import Deadline
-from vision.serving import Answer, FrameModel
+from vision.serving import Answer, FrameModel, log_failure
 from vision.snapshots import SnapshotRefused
 
 
@@ -18,14 +18,21 @@ class TritonPythonModel(FrameModel):
 
     def load(self, parameters: Mapping[str, str]) -> None:
         self._maximum_pixels = int(parameters["maximum_pixels"])
-        directory = os.environ.get(matching.DIRECTORY_VARIABLE)
         self._matcher = matching.Matcher(
-            Path(directory) if directory else None,
+            _directory(matching.DIRECTORY_VARIABLE),
             keep=int(parameters["snapshots_kept"]),
+            keep_large=int(parameters["first_stages_kept"]),
             embedder=neighbours.served_embedder(),
             device=self.device,
+            indexes=_directory(index.INDEXES_VARIABLE),
+            log=log_failure,
         )
 
     def answer(self, jpeg: frames.Picture, options: Mapping[str, Any], deadline: Deadline) -> Answer:
         picture = frames.decode(jpeg, maximum_pixels=self._maximum_pixels)
         return Answer(self._matcher.answer(picture, options, deadline))
+
+
+def _directory(variable: str) -> Path | None:
+    named = os.environ.get(variable)
+    return Path(named) if named else None

@@ -11,17 +11,13 @@ from vision.serving import Answer, FrameModel
 class TritonPythonModel(FrameModel):
     options: ClassVar = {"time_left_ms": NUMBER}
 
-    def initialize(self, args: Mapping[str, str]) -> None:
-        self._on_gpu = args["model_instance_kind"] == "GPU"
-        self._device = args["model_instance_device_id"]
-        super().initialize(args)
-
     def load(self, parameters: Mapping[str, str]) -> None:
         self._maximum_pixels = int(parameters["maximum_pixels"])
         limits = ocr.Limits(
             side=int(parameters["side"]), side_when_late=int(parameters["side_when_late"]), lines=int(parameters["lines"])
         )
-        self._reader = ocr.Reader(limits, ocr.providers(self._device if self._on_gpu else None))
+        gpu = self.device.partition(":")[2]
+        self._reader = ocr.Reader(limits, ocr.providers(gpu or None))
 
     def answer(self, jpeg: frames.Picture, options: Mapping[str, Any], deadline: Deadline) -> Answer:
         picture = frames.decode(jpeg, maximum_pixels=self._maximum_pixels)
