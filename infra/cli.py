@@ -33,7 +33,7 @@ app.add_typer(platform_app)
 
 RootOption = Annotated[
     Path | None,
-    typer.Option("--root", help="Where data, logs and ports are kept. Default: var/ in the checkout.", show_default=False),
+    typer.Option("--root", help="Where data, logs and ports are kept. Default: AUGENBLICK_ROOT, else var/.", show_default=False),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 ProviderOption = Annotated[
@@ -54,11 +54,11 @@ _ADDRESSES = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "TRITON_URL")
 
 
 def _use_running_stack() -> None:
-    """Commands meet the stack that `augenblick up` (or `demo --keep`) runs here, unless the environment
+    """Commands meet the stack that `augenblick up` (or `demo --keep`) runs here or in AUGENBLICK_ROOT, unless the environment
     names servers of one's own."""
     import os
 
-    if any(name in os.environ for name in _ADDRESSES) or Path(".env").exists():
+    if any(name in os.environ for name in _ADDRESSES) or (Path(".env").exists() and not os.environ.get("AUGENBLICK_ROOT")):
         return
     from infra.local.stack import default_root
     from infra.local.state import running_environment
@@ -128,21 +128,25 @@ def down(root: RootOption = None) -> None:
 @app.command()
 def status(root: RootOption = None, as_json: JsonOption = False) -> None:
     """Show what runs. Exit status 1 when something that should run does not."""
+    from infra.local.doctor import silent_models
     from infra.local.layout import Layout
     from infra.local.stack import default_root
     from infra.local.state import read_state
 
-    state = read_state(Layout(root or default_root()).run)
+    layout = Layout(root or default_root())
+    state = read_state(layout.run)
     alive = state is not None and state.daemon_is_alive
+    silent = silent_models(layout)
     healthy = (
         state is not None
         and alive
         and state.phase == "ready"
         and all(process.state in ("ready", "completed") for process in state.processes)
+        and not silent
     )
     if as_json:
         document = state.model_dump() if state is not None and alive else {"phase": "down"}
-        sys.stdout.write(json.dumps({**document, "healthy": healthy}, indent=2) + "\n")
+        sys.stdout.write(json.dumps({**document, "silent_models": silent, "healthy": healthy}, indent=2) + "\n")
     elif state is None or not alive:
         _console().print("Not running. `augenblick up` starts it.")
     else:
@@ -153,6 +157,8 @@ def status(root: RootOption = None, as_json: JsonOption = False) -> None:
             console.print(_address_table(state))
         for note in state.notes:
             console.print(f"Note: {note}")
+        if silent:
+            console.print(f"Models that do not serve: {', '.join(silent)}. `augenblick doctor` says why.")
     raise typer.Exit(0 if healthy else 1)
 
 

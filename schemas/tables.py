@@ -152,6 +152,23 @@ catalogues = Table(
     comment="a trigger announces every switch on the channel catalogue_switched, with the merchant's id",
 )
 
+catalogue_switches = Table(
+    "catalogue_switches",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True, comment="in the order of the switches"),
+    Column("merchant_id", ForeignKey("catalogues.merchant_id"), nullable=False),
+    Column("snapshot", Integer, comment="null where the catalogue was withdrawn"),
+    Column("live_from", _TIME, nullable=False, server_default=func.now()),
+    Column("live_until", _TIME, comment="null while it is current"),
+    Column("is_undone", Boolean, nullable=False, server_default="false", comment="true: a rollback went back behind it"),
+    ForeignKeyConstraint(
+        ["merchant_id", "snapshot"], ["catalogue_snapshots.merchant_id", "catalogue_snapshots.number"], ondelete="CASCADE"
+    ),
+    Index(None, "merchant_id", "snapshot"),
+    Index("uq_catalogue_switches_live", "merchant_id", unique=True, postgresql_where=text("live_until IS NULL")),
+    comment="what was current, one after the other; a rollback goes back along those that are not undone",
+)
+
 catalogue_products = Table(
     "catalogue_products",
     metadata,

@@ -13,6 +13,7 @@ from streams.command_line import JsonOption, moment, print_json, print_table, pr
 if TYPE_CHECKING:
     from connectors.shops.catalogue.importer import CatalogueFile
     from schemas.errors import FieldError
+    from schemas.ids import MerchantId
     from streams.catalogues.service import Catalogues, Imported
     from streams.catalogues.store import Snapshot
     from streams.core.bootstrap import Parts
@@ -83,7 +84,7 @@ def list_snapshots(
     merchant: Annotated[str | None, typer.Option(help="only this merchant's: its id, mer_…, or its name")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the snapshots, newest first, and which is current."""
+    """Show the snapshots, newest first: when each was made, and when it was live last."""
     from streams.catalogues import store
 
     async def work(parts: "Parts") -> "list[Snapshot]":
@@ -94,7 +95,7 @@ def list_snapshots(
     if as_json:
         print_json(found)
         return
-    columns = ("merchant", "snapshot", "", "products", "pictures", "matcher", "published")
+    columns = ("merchant", "snapshot", "", "products", "pictures", "matcher", "made", "live")
     print_table("", columns, (_line(snapshot) for snapshot in found))
 
 
@@ -136,8 +137,19 @@ def publish(
 
 @app.command("rollback")
 def rollback(merchant: MerchantOption, as_json: JsonOption = False) -> None:
-    """Switch to the snapshot before the current one."""
+    """Switch to what was live before. Once more, and it is what was live before that."""
     _switch(merchant, lambda catalogues, merchant_id: catalogues.rollback(merchant_id), as_json=as_json)
+
+
+@app.command("withdraw")
+def withdraw(merchant: MerchantOption, as_json: JsonOption = False) -> None:
+    """Recognise and sell nothing of a merchant any more, until the next import or `catalogue publish`. All snapshots stay."""
+    withdrawn = _on_catalogue(merchant, lambda catalogues, merchant_id: catalogues.withdraw(merchant_id))
+    if as_json:
+        print_json({"withdrawn": withdrawn})
+        return
+    typer.echo(f"nothing of {withdrawn.merchant_id} is recognised or sold any more")
+    typer.echo(f"`augenblick catalogue rollback` brings snapshot {withdrawn.number} back")
 
 
 @app.command("prune")
@@ -145,7 +157,7 @@ def prune(
     keep: Annotated[int, typer.Option(min=1, help="how many snapshots of each merchant stay, the newest")],
     merchant: Annotated[str | None, typer.Option(help="only this merchant's: its id, mer_…, or its name")] = None,
 ) -> None:
-    """Delete old snapshots, with the pictures that nothing else has. The current one always stays."""
+    """Delete old snapshots, with the pictures that nothing else has. The current one always stays, or the one withdrawn."""
     from streams.catalogues import store
 
     async def work(parts: "Parts") -> int:
@@ -161,18 +173,24 @@ def prune(
     typer.echo(f"{count} snapshot{'' if count == 1 else 's'} deleted")
 
 
-def _switch(merchant: str, work: "Callable[[Catalogues, Any], Awaitable[Snapshot]]", *, as_json: bool) -> None:
+def _on_catalogue(merchant: str, work: "Callable[[Catalogues, MerchantId], Awaitable[Result]]") -> Result:
     from streams.catalogues import store
 
-    async def go(parts: "Parts") -> "Snapshot":
+    async def go(parts: "Parts") -> Result:
         async with parts.database().transaction() as connection:
             merchant_id = await store.find_merchant(connection, merchant)
         async with _catalogues(parts) as catalogues:
             return await work(catalogues, merchant_id)
 
-    snapshot = with_parts(go)
+    return with_parts(go)
+
+
+def _switch(merchant: str, work: "Callable[[Catalogues, MerchantId], Awaitable[Snapshot | None]]", *, as_json: bool) -> None:
+    snapshot = _on_catalogue(merchant, work)
     if as_json:
         print_json(snapshot)
+    elif snapshot is None:
+        typer.echo(f"nothing of {merchant} is current: it was withdrawn then. `augenblick catalogue rollback` goes back further")
     else:
         typer.echo(f"snapshot {snapshot.number} of {snapshot.merchant_id} is current: {snapshot.products} products")
 
@@ -202,7 +220,14 @@ def _line(snapshot: "Snapshot") -> tuple[str, ...]:
         str(snapshot.pictures),
         snapshot.models.matcher if snapshot.models else "",
         moment(snapshot.published_at),
+        _live(snapshot),
     )
+
+
+def _live(snapshot: "Snapshot") -> str:
+    if snapshot.live_from is None:
+        return "now" if snapshot.is_current else "never"
+    return f"until {moment(snapshot.live_until)}" if snapshot.live_until else f"since {moment(snapshot.live_from)}"
 
 
 def _document(imported: "Imported") -> dict[str, Any]:

@@ -22,7 +22,7 @@ from infra.local.layout import Layout
 from infra.local.ports import is_free
 from infra.local.stack import CONFIGURED_BY, without_password
 from infra.local.state import is_alive, read_state
-from infra.local.triton import environment_directory
+from infra.local.triton import environment_directory, models_of
 from infra.local.triton_environment import REQUIREMENTS, CannotInstall, check_platform
 from infra.triton.server import models
 
@@ -34,6 +34,7 @@ DISK_NEEDED_BYTES = GIGABYTE // 4
 MEMORY_WANTED_BYTES = GIGABYTE
 
 Verdict = Literal["ok", "note", "problem"]
+_MODEL = "model "
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Finding:
 
 def examine(root: Path) -> list[Finding]:
     layout = Layout(root)
-    findings = [*_python(), *_java(), *_packages(), *_triton_environment(), *_space(layout), *_running(layout), *_ports(layout)]
-    return findings + asyncio.run(_configured())
+    findings = [*_python(), *_java(), *_packages(), *_triton_environment(), *_space(layout), *_running(layout)]
+    return [*findings, *_models(layout), *_ports(layout), *asyncio.run(_configured())]
 
 
 def _is_configured(component: str) -> bool:
@@ -168,6 +169,36 @@ def _running(layout: Layout) -> Iterator[Finding]:
             yield Finding(record.name, "problem", record.problem or f"is {record.state}", remedy)
 
 
+def silent_models(layout: Layout) -> dict[str, str]:
+    """Why each model of the stack's own tritonserver that should serve does not, by name. Empty where there is no such server."""
+    return {found.subject.removeprefix(_MODEL): found.detail for found in _models(layout) if found.verdict == "problem"}
+
+
+def _models(layout: Layout) -> Iterator[Finding]:
+    """A model that fails leaves the server ready, and the others serving."""
+    state = read_state(layout.run)
+    if state is None or not state.daemon_is_alive:
+        return
+    running = next((each for each in state.processes if each.name == "triton" and each.state == "ready"), None)
+    if running is None:
+        return  # it is reported as a process
+    try:
+        models = models_of(layout)
+    except (OSError, ValueError) as error:
+        problem = f"tritonserver does not say which it has: {error}"
+        yield Finding("Models", "problem", problem, f"Read {running.log_file}; then `augenblick down` and `augenblick up`")
+        return
+    for model in models:
+        subject = _MODEL + model.name
+        if model.serves:
+            yield Finding(subject, "ok", "ready")
+        elif not model.is_asked_for:
+            yield Finding(subject, "ok", "left out; the settings ask for none")
+        else:
+            remedy = f"Remove the cause ({running.log_file} has the whole story); then `augenblick down` and `augenblick up`"
+            yield Finding(subject, "problem", f"missing: {model.reason}", remedy)
+
+
 def _ports(layout: Layout) -> Iterator[Finding]:
     state = read_state(layout.run)
     if state is not None and state.daemon_is_alive:
@@ -190,28 +221,43 @@ async def _configured() -> list[Finding]:
     questions: dict[str, Callable[[str], Awaitable[None]]] = {
         "KAFKA_BOOTSTRAP_SERVERS": kafka_answers,
         "DATABASE_URL": postgres_answers,
-        "TRITON_URL": _all_models_answer,
         "OTEL_EXPORTER_OTLP_ENDPOINT": _port_answers,
         "OTEL_EXPORTER_ZIPKIN_ENDPOINT": _port_answers,
     }
-    return [await _ask(variable, os.environ[variable], ask) for variable, ask in questions.items() if os.environ.get(variable)]
+    found = [await _ask(variable, os.environ[variable], ask) for variable, ask in questions.items() if os.environ.get(variable)]
+    return found + (await _configured_models(url) if (url := os.environ.get("TRITON_URL")) else [])
 
 
 async def _ask(variable: str, address: str, ask: Callable[[str], Awaitable[None]]) -> Finding:
-    shown = without_password(address)
     try:
         await ask(address)
     except Exception as error:
-        reason = str(error).replace(address, shown) or type(error).__name__
-        return Finding(
-            variable, "problem", f"{shown} does not answer: {reason}", f"Start that server, correct {variable}, or unset it"
-        )
-    return Finding(variable, "ok", f"{shown} answers")
+        return _no_answer(variable, address, error)
+    return Finding(variable, "ok", f"{without_password(address)} answers")
 
 
-async def _all_models_answer(grpc_address: str) -> None:
-    for model in models():
-        await triton_answers(grpc_address, model)
+def _no_answer(variable: str, address: str, error: BaseException) -> Finding:
+    shown = without_password(address)
+    reason = str(error).replace(address, shown) or type(error).__name__
+    return Finding(
+        variable, "problem", f"{shown} does not answer: {reason}", f"Start that server, correct {variable}, or unset it"
+    )
+
+
+async def _configured_models(grpc_address: str) -> list[Finding]:
+    """A line for each, or one where none answers."""
+    names = models()
+    answers = await asyncio.gather(*(triton_answers(grpc_address, name) for name in names), return_exceptions=True)
+    errors = {name: answer for name, answer in zip(names, answers, strict=True) if answer is not None}
+    if len(errors) == len(names):
+        return [_no_answer("TRITON_URL", grpc_address, next(iter(errors.values())))]
+    remedy = "Load it there: that server's log says why it is not"
+    return [
+        Finding(_MODEL + name, "problem", f"missing: {errors[name]}", remedy)
+        if name in errors
+        else Finding(_MODEL + name, "ok", "ready")
+        for name in names
+    ]
 
 
 async def _port_answers(url: str) -> None:

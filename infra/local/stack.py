@@ -38,7 +38,9 @@ class StackRunning(RuntimeError):
 
 
 def default_root() -> Path:
-    return home() / "var"
+    """AUGENBLICK_ROOT, else `var/`: for what starts a stack and for what looks for one."""
+    chosen = os.environ.get("AUGENBLICK_ROOT")
+    return Path(chosen) if chosen else home() / "var"
 
 
 class LocalStack:

@@ -9,7 +9,7 @@ import os
 import secrets
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -33,11 +33,13 @@ def environment_directory() -> Path:
 
 @dataclass(frozen=True)
 class Model:
-    """One of the repository, as the server has it. `reason` says why one that was asked for does not serve."""
+    """One of the repository, as the server has it. `reason` says why one that was asked for does not serve; `is_asked_for` is
+    False for one that is left out on purpose."""
 
     name: str
     serves: bool
     reason: str = ""
+    is_asked_for: bool = True
 
 
 class Triton:
@@ -82,7 +84,7 @@ class Triton:
         manifest = self._configured.get(server.EMBEDDER_MANIFEST)
         self._embedder_manifest = str(_absolute(manifest)) if manifest else ""
         self._catalogues.mkdir(parents=True, exist_ok=True)
-        self.control_key_file = layout.data / "triton.control-key"
+        self.control_key_file = _control_key_file(layout)
         self._control_key = _kept_key(self.control_key_file)
 
     def spec(self) -> ProcessSpec:
@@ -122,16 +124,7 @@ class Triton:
 
     async def models(self) -> list[Model]:
         """Those that were to be loaded. Raises while the server does not answer, which it does not before all were tried."""
-
-        def ask() -> list[dict[str, str]]:
-            url = f"http://{LOOPBACK}:{self._ports['triton-http']}/v2/repository/index"
-            request = urllib.request.Request(url, b"{}", {server.CONTROL_HEADER: self._control_key})
-            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            with opener.open(request, timeout=2) as answer:
-                index: list[dict[str, str]] = json.load(answer)
-            return index
-
-        index = {entry["name"]: entry for entry in await asyncio.to_thread(ask)}
+        index = await asyncio.to_thread(_index, self._ports["triton-http"], self._control_key)
         return [_model(name, index.get(name, {})) for name in self._models]
 
     async def _ready(self) -> None:
@@ -159,6 +152,28 @@ class Triton:
             Address(self.name, "tritonserver, HTTP", f"http://{LOOPBACK}:{self._ports['triton-http']}"),
             Address(self.name, "tritonserver, metrics", self.environment()["TRITON_METRICS_URL"]),
         ]
+
+
+def models_of(layout: Layout) -> list[Model]:
+    """Every model in the repository of the server that another process runs for this stack. Raises OSError or ValueError where it
+    does not answer."""
+    port = json.loads((layout.run / "ports.json").read_text())["triton-http"]
+    index = _index(port, _control_key_file(layout).read_text().strip())
+    # The server has no state for a model that it was not told to load.
+    return [replace(_model(name, index[name]), is_asked_for="state" in index[name]) for name in sorted(index)]
+
+
+def _index(port: int, control_key: str) -> dict[str, dict[str, str]]:
+    """What the server says of each model, by name."""
+    url = f"http://{LOOPBACK}:{port}/v2/repository/index"
+    request = urllib.request.Request(url, b"{}", {server.CONTROL_HEADER: control_key})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=2) as answer:
+        return {entry["name"]: entry for entry in json.load(answer)}
+
+
+def _control_key_file(layout: Layout) -> Path:
+    return layout.data / "triton.control-key"
 
 
 def _model(name: str, entry: Mapping[str, str]) -> Model:

@@ -142,29 +142,49 @@ class Catalogues:
         async with store.only_import(self._database.engine, merchant_id):
             async with self._database.transaction() as connection:
                 snapshot = await store.find(connection, merchant_id, number)
-                now = await store.current(connection, merchant_id)
+                now = await _current(connection, merchant_id)
             if snapshot is None:
                 raise Misconfigured(f"{merchant_id} has no snapshot {number}. `augenblick catalogue list` shows which there are.")
-            if snapshot.name is not None and snapshot.models is not None:
-                await self._make_ready(snapshot, snapshot.name, snapshot.models)
+            await self._make_ready(snapshot)
             async with self._database.transaction() as connection:
-                await store.switch(connection, merchant_id, number, instead_of=now[0].number if now else None)
+                await store.switch(connection, merchant_id, number, instead_of=now.number if now else None)
                 (switched,) = await store.current(connection, merchant_id)
             return switched
 
-    async def rollback(self, merchant_id: MerchantId) -> Snapshot:
-        """Switch to the snapshot before the current one."""
+    async def rollback(self, merchant_id: MerchantId) -> Snapshot | None:
+        """Switch to what was current before, whatever its number; None where the catalogue was withdrawn then. Once more, and it
+        is what was current before that. Raises Misconfigured."""
+        async with store.only_import(self._database.engine, merchant_id):
+            async with self._database.transaction() as connection:
+                now = await _current(connection, merchant_id)
+                former = await store.find_former(connection, merchant_id)
+                if former is None:
+                    raise Misconfigured(
+                        f"There was no snapshot before what is current of {merchant_id}. `augenblick catalogue publish` switches "
+                        "to any, `withdraw` to none."
+                    )
+                snapshot = await store.find(connection, merchant_id, former.number) if former.number else None
+            if snapshot is not None:
+                await self._make_ready(snapshot)
+            async with self._database.transaction() as connection:
+                await store.switch_back(connection, merchant_id, former, instead_of=now.number if now else None)
+                return await _current(connection, merchant_id)
+
+    async def withdraw(self, merchant_id: MerchantId) -> Snapshot:
+        """Nothing of the merchant is recognised or sold until another publication, or a rollback to what is returned. It waits
+        for no import; one that has begun its draft by then is refused. Raises Misconfigured where nothing is current."""
         async with self._database.transaction() as connection:
-            now = await store.current(connection, merchant_id)
-            known = await store.published(connection, merchant_id)
-        former = [snapshot.number for snapshot in known if now and snapshot.number < now[0].number]
-        if not former:
-            raise Misconfigured(f"{merchant_id} has no snapshot before the current one.")
-        return await self.publish(merchant_id, former[0])
+            now = await _current(connection, merchant_id)
+            if now is None:
+                raise Misconfigured(f"No snapshot of {merchant_id} is current: there is nothing to withdraw.")
+            await store.switch(connection, merchant_id, None, instead_of=now.number)
+            withdrawn = await store.find(connection, merchant_id, now.number)
+        assert withdrawn is not None
+        return withdrawn
 
     async def prune(self, merchant_ids: Iterable[MerchantId], keep: int) -> dict[MerchantId, list[int]]:
-        """Deletes all but the newest `keep` snapshots of each, never the current one, and what only those had. Returns the
-        numbers of those deleted."""
+        """Deletes all but the newest `keep` snapshots of each, never the current one or the one that was withdrawn, and what only
+        those had. Returns the numbers of those deleted."""
         pruned: dict[MerchantId, list[int]] = {}
         for merchant_id in merchant_ids:
             async with store.only_import(self._database.engine, merchant_id):
@@ -215,7 +235,10 @@ class Catalogues:
                     writer.add(entry)
             return await asyncio.to_thread(writer.finish)
 
-    async def _make_ready(self, snapshot: Snapshot, name: str, models: Models) -> None:
+    async def _make_ready(self, snapshot: Snapshot) -> None:
+        name, models = snapshot.name, snapshot.models
+        if name is None or models is None:
+            return  # nothing is recognised by picture
         running = await require(self.models, "triton_url").identify()
         if running != models:
             raise Misconfigured(
@@ -311,6 +334,11 @@ async def import_prices(
     if await store.has_pictures(connection, merchant_id, draft.number):
         raise Misconfigured(f"The catalogue of {merchant_id} has pictures: use `augenblick catalogue import`.")
     return await _published(connection, draft, None, None, switch=True)
+
+
+async def _current(connection: AsyncConnection, merchant_id: MerchantId) -> Snapshot | None:
+    found = await store.current(connection, merchant_id)
+    return found[0] if found else None
 
 
 async def _draft(

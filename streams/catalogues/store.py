@@ -1,5 +1,6 @@
 """The catalogues' SQL. A snapshot begins as a draft, which nobody sees; published it never changes (a trigger refuses it). What
-is current is one row per merchant, whose every change PostgreSQL announces on `CHANNEL`."""
+is current is one row per merchant, whose every change PostgreSQL announces on `CHANNEL`; what was current before is a stack of
+switches, on which a publication puts one and from which a rollback takes one."""
 
 import json
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -40,6 +41,7 @@ from schemas.tables import (
     catalogue_pictures,
     catalogue_products,
     catalogue_snapshots,
+    catalogue_switches,
     catalogues,
     merchants,
 )
@@ -58,6 +60,7 @@ _ADD = text(
 _products = catalogue_products.c
 _snapshots = catalogue_snapshots.c
 _features = catalogue_features.c
+_switches = catalogue_switches.c
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,9 @@ class Models:
 @dataclass(frozen=True)
 class Snapshot:
     """`name` is that of its directory, None where nothing is recognised by picture; several snapshots whose pictures are the same
-    have one directory. `published_at` is None for a draft."""
+    have one directory. `published_at` is None for a draft: it says when the snapshot was whole, not whether anybody ever saw it.
+    Those who recognise and sell saw it last between `live_from` and `live_until`: both are None where it never was current, and
+    the latter while it is."""
 
     merchant_id: MerchantId
     number: int
@@ -83,6 +88,16 @@ class Snapshot:
     created_at: datetime
     published_at: datetime | None
     is_current: bool
+    live_from: datetime | None
+    live_until: datetime | None
+
+
+@dataclass(frozen=True)
+class Former:
+    """What was current before: `number` is None where nothing was. `switch` is where it lies in the stack."""
+
+    switch: int
+    number: int | None
 
 
 @dataclass(frozen=True)
@@ -271,6 +286,32 @@ async def publish(
 async def switch(connection: AsyncConnection, merchant_id: MerchantId, number: int | None, *, instead_of: int | None) -> None:
     """With the end of this transaction all that is recognised and sold is another snapshot's, or nothing for None. Raises
     Misconfigured where another than `instead_of` is current by now."""
+    await _make_current(connection, merchant_id, number, instead_of)
+    if number != instead_of:
+        await _end_live(connection, [merchant_id])
+        await connection.execute(insert(catalogue_switches).values(merchant_id=merchant_id, snapshot=number))
+
+
+async def find_former(connection: AsyncConnection, merchant_id: MerchantId) -> Former | None:
+    """What was current before what is now. Between two that were, others may have been pruned: what is current now is not what
+    was before it."""
+    now = select(catalogues.c.current).where(catalogues.c.merchant_id == merchant_id).scalar_subquery()
+    query = select(_switches.id, _switches.snapshot).where(*_stack(merchant_id), _switches.snapshot.is_distinct_from(now))
+    row = (await connection.execute(query.order_by(_switches.id.desc()).limit(1))).one_or_none()
+    return Former(row.id, row.snapshot) if row else None
+
+
+async def switch_back(connection: AsyncConnection, merchant_id: MerchantId, former: Former, *, instead_of: int | None) -> None:
+    """As `switch`, to `former`: what came after it is undone, and no later rollback leads to it."""
+    await _make_current(connection, merchant_id, former.number, instead_of)
+    await _end_live(connection, [merchant_id])
+    later = update(catalogue_switches).where(*_stack(merchant_id), _switches.id > former.switch)
+    await connection.execute(later.values(is_undone=True))
+    again = update(catalogue_switches).where(_switches.id == former.switch)
+    await connection.execute(again.values(live_from=func.now(), live_until=None))
+
+
+async def _make_current(connection: AsyncConnection, merchant_id: MerchantId, number: int | None, instead_of: int | None) -> None:
     switched = await connection.execute(
         update(catalogues)
         .where(catalogues.c.merchant_id == merchant_id, catalogues.c.current.is_not_distinct_from(instead_of))
@@ -282,9 +323,25 @@ async def switch(connection: AsyncConnection, merchant_id: MerchantId, number: i
 
 async def withdraw(connection: AsyncConnection, merchant_ids: Collection[str]) -> None:
     """Nothing of these merchants is recognised or sold any more. Their snapshots stay."""
-    await connection.execute(
-        update(catalogues).where(catalogues.c.merchant_id.in_(merchant_ids)).values(current=None, switched_at=func.now())
+    withdrawn = (
+        update(catalogues)
+        .where(catalogues.c.merchant_id.in_(merchant_ids), catalogues.c.current.is_not(None))
+        .values(current=None, switched_at=func.now())
+        .returning(catalogues.c.merchant_id)
     )
+    if changed := (await connection.execute(withdrawn)).scalars().all():
+        await _end_live(connection, changed)
+        rows = [{"merchant_id": merchant_id, "snapshot": None} for merchant_id in changed]
+        await connection.execute(insert(catalogue_switches), rows)
+
+
+def _stack(merchant_id: str) -> tuple[ColumnElement[bool], ...]:
+    return _switches.merchant_id == merchant_id, _switches.is_undone.is_(False)
+
+
+async def _end_live(connection: AsyncConnection, merchant_ids: Collection[str]) -> None:
+    live = update(catalogue_switches).where(_switches.merchant_id.in_(merchant_ids), _switches.live_until.is_(None))
+    await connection.execute(live.values(live_until=func.now()))
 
 
 # Looking.
@@ -295,8 +352,18 @@ def _of(merchant_id: str, number: int | None) -> tuple[ColumnElement[bool], ...]
 
 
 def _selected() -> Select[Any]:
-    return select(catalogue_snapshots, (catalogues.c.current == _snapshots.number).is_(true()).label("is_current")).outerjoin(
-        catalogues, catalogues.c.merchant_id == _snapshots.merchant_id
+    live = (
+        select(_switches.live_from, _switches.live_until)
+        .where(_switches.merchant_id == _snapshots.merchant_id, _switches.snapshot == _snapshots.number)
+        .order_by(_switches.live_until.desc().nulls_first())
+        .limit(1)
+        .lateral("live")
+    )
+    is_current = (catalogues.c.current == _snapshots.number).is_(true()).label("is_current")
+    return (
+        select(catalogue_snapshots, is_current, live.c.live_from, live.c.live_until)
+        .outerjoin(catalogues, catalogues.c.merchant_id == _snapshots.merchant_id)
+        .outerjoin(live, true())
     )
 
 
@@ -312,6 +379,8 @@ def _snapshot(row: Row[Any]) -> Snapshot:
         created_at=row.created_at,
         published_at=row.published_at,
         is_current=row.is_current,
+        live_from=row.live_from,
+        live_until=row.live_until,
     )
 
 
@@ -449,11 +518,15 @@ async def count_unrecognised(connection: AsyncConnection, merchant_id: MerchantI
 
 
 async def prune(connection: AsyncConnection, merchant_id: MerchantId, keep: int) -> list[int]:
-    """Deletes whole snapshots: all but the newest `keep`, and never the current one. Returns their numbers."""
+    """Deletes whole snapshots: all but the newest `keep`, and never the current one, nor, while the catalogue is withdrawn, the
+    one that was. Returns their numbers."""
     is_published = (_snapshots.merchant_id == merchant_id) & _snapshots.published_at.is_not(None)
     newest = select(_snapshots.number).where(is_published).order_by(_snapshots.number.desc()).limit(keep)
     is_current = exists().where(catalogues.c.merchant_id == merchant_id, catalogues.c.current == _snapshots.number)
-    old = delete(catalogue_snapshots).where(is_published, _snapshots.number.not_in(newest), ~is_current)
+    seen = select(_switches.snapshot).where(*_stack(merchant_id), _switches.snapshot.is_not(None))
+    seen_last = seen.order_by(_switches.id.desc()).limit(1)
+    unused = ~is_current & _snapshots.number.not_in(newest) & _snapshots.number.not_in(seen_last)
+    old = delete(catalogue_snapshots).where(is_published, unused)
     return sorted((await connection.execute(old.returning(_snapshots.number))).scalars())
 
 

@@ -118,7 +118,8 @@ def require(value: Value | None, field: str) -> Value:
         description = Settings.model_fields[field].description
         raise Misconfigured(
             f"{variable(field)} is not set: {description}. "
-            f"Set it in the environment or in .env, or let `augenblick up` start an embedded one."
+            "Set it in the environment or in .env, or let `augenblick up` start an embedded one (AUGENBLICK_ROOT names its "
+            "directory, where that is not the usual one)."
         )
     return value
 

@@ -12,7 +12,7 @@ Three things keep an answer quick without making it worse:
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
@@ -156,11 +156,7 @@ class Recogniser:
             for task in everyone:
                 task.cancel()
             await asyncio.gather(*everyone, return_exceptions=True)
-        look = _look(asking, tasks)
-        for model in look.seen.late:
-            if self._is_news("late", model):
-                log.warning("the model %s does not answer in time", model)
-        return look
+        return _look(asking, tasks, self._tell)
 
     async def _codes(self, asking: _Asking) -> Answered[_Meanings]:
         every = asking.what.intent is Intent.READ
@@ -210,6 +206,10 @@ class Recogniser:
             if self._is_news(name, why):
                 log.warning("nothing of the snapshot %s is recognised: %s", name, why)
 
+    def _tell(self, what: str) -> None:
+        if self._is_news(what):
+            log.warning("a model did not answer: %s", what)
+
     def _is_news(self, *what: str) -> bool:
         """Whether it was not said within the last minute: it would come with every frame."""
         now = perf_counter()
@@ -258,15 +258,16 @@ def _grace(intent: Intent, reading: "asyncio.Task[Answered[_Meanings]]") -> floa
     return _GRACE_S[intent] if len(reading.result().result.gtins) == 1 else math.inf
 
 
-def _look(asking: _Asking, tasks: Mapping[str, "asyncio.Task[Any]"]) -> Look:
-    """Raises Unreadable."""
+def _look(asking: _Asking, tasks: Mapping[str, "asyncio.Task[Any]"], tell: Callable[[str], None]) -> Look:
+    """`tell` is given what was the matter with a model. Raises Unreadable."""
     answers: dict[str, Answered[Any]] = {}
     late, failed = [], []
     for name, task in tasks.items():
         if task.cancelled() or isinstance(error := task.exception(), Late):
+            tell(f"{name}: not in time")
             late.append(name)
         elif isinstance(error, Failed):
-            log.warning("a model did not answer: %s", error)
+            tell(str(error))
             failed.append(name)
         elif error is not None:
             raise error

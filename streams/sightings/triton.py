@@ -165,7 +165,8 @@ class Models:
     async def match(
         self, frame: bytes, time_s: float, snapshots: Sequence[str], *, candidates: int = 5, explain: bool = False
     ) -> Answered[Matches]:
-        """The products of these snapshots that the frame may show. With `explain` it is told which points agree."""
+        """The products of these snapshots that the frame may show, at most so many `candidates` of each. With `explain` it says
+        which points agree."""
         options = {"snapshots": list(snapshots), "candidates": candidates, "explain": explain}
         return await self._ask("match", frame, time_s, options, _MATCHES)
 
@@ -227,10 +228,11 @@ def _inputs(frame: bytes, options: Mapping[str, Any]) -> list[triton.InferInput]
 
 
 def _refusal(model: str, error: InferenceServerException) -> Exception:
-    """What is refused as no picture is so for `codes` alone: another model may mean its options."""
+    """What is refused as no picture is so for `codes` alone: another model may mean its options, and says which; our models name
+    nothing of the frame."""
     status = error.status()
     if status in _LATE:
         return Late(model)
     if status in _REFUSED and model == "codes":
         return Unreadable(model)
-    return Failed(f"{model}: {status}")
+    return Failed(f"{model}: {error.message() if status in _REFUSED else status}")

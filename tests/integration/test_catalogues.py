@@ -118,15 +118,17 @@ async def test_a_list_with_pictures(
     service: Catalogues, seller: MerchantId, database: Database, directory: Path, tmp_path: Path
 ) -> None:
     steps: list[tuple[int, int]] = []
-    result = await imported(service, seller, packages(tmp_path, range(3)), progress=lambda done, of: steps.append((done, of)))
+    result = await imported(
+        service, seller, packages(tmp_path, range(110, 113)), progress=lambda done, of: steps.append((done, of))
+    )
     snapshot = result.snapshot
     assert (snapshot.number, snapshot.is_current, snapshot.products, snapshot.pictures) == (1, True, 3, 3)
     assert (result.listed, result.computed, result.unrecognised, result.problems) == (3, 3, 0, ())
     assert steps == [(0, 3), (1, 3), (2, 3), (3, 3)]
     manifest, _ = contents(directory, snapshot)
-    digests = [pictures.digest((tmp_path / f"{number}.png").read_bytes()) for number in range(3)]
+    digests = [pictures.digest((tmp_path / f"{number}.png").read_bytes()) for number in range(110, 113)]
     assert [(entry["product_id"], entry["picture"]) for entry in manifest["products"]] == [
-        (f"p{number}", digest) for number, digest in enumerate(digests)
+        (f"p{number}", digest) for number, digest in enumerate(digests, 110)
     ]
     assert snapshot.models is not None
     assert (manifest["matcher"], manifest["embedder"]) == (snapshot.models.matcher, snapshot.models.embedder)
@@ -136,8 +138,10 @@ async def test_a_list_with_pictures(
         assert await store.find_thumbnail(connection, "0" * 64) is None
     assert thumbnail is not None
     assert thumbnail.startswith(b"\xff\xd8")
-    assert {product: found.picture for product, found in known.items()} == dict(zip(("p0", "p1", "p2"), digests, strict=True))
-    assert await price_of(database, seller, "p2") == 150
+    assert {product: found.picture for product, found in known.items()} == dict(
+        zip(("p110", "p111", "p112"), digests, strict=True)
+    )
+    assert await price_of(database, seller, "p112") == 150
 
 
 async def test_only_what_is_new_is_computed(
@@ -201,9 +205,9 @@ async def test_one_command_brings_back_what_was_before(
 ) -> None:
     for price in ("1.00", "2.00", "3.00"):
         await imported(service, seller, packages(tmp_path, [40], price=price))
-    assert (await service.rollback(seller)).number == 2
+    assert await rolled_back(service, seller) == 2
     assert await price_of(database, seller, "p40") == 200
-    assert (await service.rollback(seller)).number == 1
+    assert await rolled_back(service, seller) == 1
     assert await price_of(database, seller, "p40") == 100
     with pytest.raises(Misconfigured, match="no snapshot before"):
         await service.rollback(seller)
@@ -214,6 +218,105 @@ async def test_one_command_brings_back_what_was_before(
     # A number is never used twice, whatever is current.
     await service.publish(seller, 1)
     assert (await imported(service, seller, packages(tmp_path, [40], price="4.00"))).snapshot.number == 4
+
+
+async def rolled_back(service: Catalogues, seller: MerchantId) -> int | None:
+    snapshot = await service.rollback(seller)
+    assert snapshot is None or snapshot.is_current
+    return snapshot.number if snapshot else None
+
+
+async def test_a_rollback_leads_to_what_was_live_and_to_nothing_else(
+    database: Database, service: Catalogues, seller: MerchantId, tmp_path: Path
+) -> None:
+    for number, switch in enumerate((False, True, False, True), 1):
+        await imported(service, seller, packages(tmp_path, [48], price=f"{number}.00", shown=False), switch=switch)
+    assert await rolled_back(service, seller) == 2
+    assert await price_of(database, seller, "p48") == 200
+    with pytest.raises(Misconfigured, match="no snapshot before"):
+        await service.rollback(seller)
+    # What was rolled back is no way back from what comes next, and what is current already is no switch.
+    for number in (3, 3, 2, 4):
+        await service.publish(seller, number)
+    assert [await rolled_back(service, seller) for _ in range(3)] == [2, 3, 2]
+    with pytest.raises(Misconfigured, match="no snapshot before"):
+        await service.rollback(seller)
+    async with database.transaction() as connection:
+        known = {snapshot.number: snapshot for snapshot in await store.published(connection, seller)}
+    assert known[1].live_from is None and known[1].live_until is None, "it never was"
+    assert known[2].live_from is not None and known[2].live_until is None, "it is"
+    assert known[3].live_until is not None and known[4].live_until is not None
+    assert known[4].live_until < known[3].live_until == known[2].live_from
+
+
+async def test_what_was_pruned_is_passed_over_by_a_rollback(
+    database: Database, service: Catalogues, seller: MerchantId, tmp_path: Path
+) -> None:
+    for price in ("1.00", "2.00", "3.00", "4.00"):
+        await imported(service, seller, packages(tmp_path, [49], price=price, shown=False))
+    for number in (2, 4):
+        await service.publish(seller, number)
+    assert await service.prune([seller], 2) == {seller: [1, 2]}
+    # 1, 2, 3, 4, 2, 4 were live: without those pruned, 3 was before 4.
+    assert await rolled_back(service, seller) == 3
+    with pytest.raises(Misconfigured, match="no snapshot before"):
+        await service.rollback(seller)
+
+
+async def test_a_catalogue_is_withdrawn_and_brought_back(
+    database: Database, database_url: str, service: Catalogues, seller: MerchantId, tmp_path: Path
+) -> None:
+    with pytest.raises(Misconfigured, match="nothing to withdraw"):
+        await service.withdraw(seller)
+    await imported(service, seller, packages(tmp_path, [39], price="1.00"))
+    await imported(service, seller, packages(tmp_path, [39], price="2.00"), switch=False)
+    await imported(service, seller, packages(tmp_path, [39], price="3.00"), switch=False)
+    worker = Watched(database, database_url)
+    watching = asyncio.create_task(worker.watch())
+
+    async def seen(number: int | None) -> None:
+        async with asyncio.timeout(20):
+            while (worker.current[seller].number if seller in worker.current else None) != number:
+                await asyncio.sleep(0.005)
+
+    try:
+        await seen(1)
+        began = time.monotonic()
+        assert (await service.withdraw(seller)).number == 1
+        await seen(None)
+        assert time.monotonic() - began < SWITCH_S
+        assert await price_of(database, seller, "p39") is None
+        with pytest.raises(Misconfigured, match="nothing to withdraw"):
+            await service.withdraw(seller)
+        assert await service.prune([seller], 1) == {seller: [2]}, "what was withdrawn can be brought back"
+        assert await rolled_back(service, seller) == 1
+        await seen(1)
+        assert await price_of(database, seller, "p39") == 100
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    # A rollback from what came after it does not bring back what was withdrawn; another one does.
+    await service.withdraw(seller)
+    await service.publish(seller, 3)
+    assert await rolled_back(service, seller) is None
+    assert await price_of(database, seller, "p39") is None
+    assert await rolled_back(service, seller) == 1
+
+
+async def test_a_withdrawal_waits_for_no_import_and_is_not_overrun_by_it(
+    database: Database, service: Catalogues, seller: MerchantId, tmp_path: Path
+) -> None:
+    await imported(service, seller, packages(tmp_path, [38], shown=False))
+    async with store.only_import(database.engine, seller):
+        async with database.transaction() as connection:
+            draft = await store.begin(connection, seller)
+            await store.keep_others(connection, draft)
+        await service.withdraw(seller)
+        with pytest.raises(Misconfigured, match="meanwhile"):
+            async with database.transaction() as connection:
+                await store.publish(connection, draft, name=None, models=None, sha256=None, pictures=0)
+                await store.switch(connection, seller, draft.number, instead_of=draft.base)
+    assert await price_of(database, seller, "p38") is None
 
 
 async def test_an_import_can_wait_to_be_switched_to(
@@ -581,8 +684,22 @@ async def test_the_commands(
     assert await price_of(database, seller, "p1") == 350
     assert "no snapshot before" in await run("rollback", "--merchant", seller, status=1)
     assert "snapshot 2 of" in await run("publish", "2", "--merchant", seller)
+    assert f"nothing of {seller}" in await run("withdraw", "--merchant", seller)
+    assert "current" not in (listed := await run("list", "--merchant", seller)), listed
+    assert "no current snapshot" in await run("show", seller, status=1)
+    assert "nothing to withdraw" in await run("withdraw", "--merchant", seller, status=1)
+    assert json.loads(await run("rollback", "--merchant", seller, "--json"))["number"] == 2
+    waiting = json.loads(await run("import", str(prices), "--merchant", seller, "--no-switch", "--json"))["snapshot"]["number"]
+    table = await run("list", "--merchant", seller)
+    assert [line.split()[-1] if "never" in line else line.split()[-3] for line in table.splitlines() if seller in line] == [
+        "never",
+        "since",
+        "until",
+    ], table
+    assert json.loads(await run("withdraw", "--merchant", seller, "--json"))["withdrawn"]["number"] == 2
+    assert "snapshot 2 of" in await run("rollback", "--merchant", seller)
     assert "1 snapshot deleted" in await run("prune", "--keep", "1", "--merchant", seller)
-    assert await numbers(database, seller) == {2: True}
+    assert await numbers(database, seller) == {waiting: False, 2: True}
     assert "No merchant is named" in await run("list", "--merchant", "Nobody at all", status=1)
 
 
@@ -614,6 +731,24 @@ async def test_what_was_sold_before_there_were_snapshots_is_sold_still(empty_dat
         await connection.execute("UPDATE catalogues SET current = 2")
         await asyncio.to_thread(command.downgrade, config, "0003")
         assert await (await connection.execute(sold)).fetchall() == [("04006381333931", "Milk", 199, "EUR")]
+
+
+async def test_what_was_current_before_there_were_switches_can_be_rolled_back_to(empty_database_url: str) -> None:
+    config = configuration(empty_database_url)
+    await asyncio.to_thread(command.upgrade, config, "0004")
+    async with await psycopg.AsyncConnection.connect(empty_database_url, autocommit=True) as connection:
+        await connection.execute("INSERT INTO merchants (id, name) VALUES ('mer_a', 'A'), ('mer_b', 'B')")
+        await connection.execute(
+            "INSERT INTO catalogue_snapshots (merchant_id, number, published_at) SELECT 'mer_a', number, now() "
+            "FROM unnest(ARRAY[1, 2, 3]) AS number"
+        )
+        await connection.execute("INSERT INTO catalogues (merchant_id, current) VALUES ('mer_a', 2), ('mer_b', NULL)")
+        await asyncio.to_thread(command.upgrade, config, "0005")
+        switches = "SELECT merchant_id, snapshot, live_until, is_undone FROM catalogue_switches"
+        assert await (await connection.execute(switches)).fetchall() == [("mer_a", 2, None, False)]
+        await asyncio.to_thread(command.downgrade, config, "0004")
+        await asyncio.to_thread(command.upgrade, config, "0005")
+        assert await (await connection.execute(switches)).fetchall() == [("mer_a", 2, None, False)]
 
 
 async def test_a_calibration_holds_for_the_scores_by_the_weights_it_was_made_with(

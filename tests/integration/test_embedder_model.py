@@ -1,6 +1,7 @@
 """An ONNX embedder on the real server: it answers, chooses in large catalogues, or is refused and the others serve without it."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -138,3 +139,18 @@ async def test_a_model_that_breaks_its_promise_is_refused_and_the_others_serve(t
         found = result(await ask(client, "match", photograph(PHOTOGRAPH), snapshots=[large, "small"]))
         assert found["candidates"][0]["product_id"] == SHOWN
         assert "the model embedder does not answer" in found["refused"][large]
+
+
+async def test_a_manifest_that_does_not_fit_its_model_leaves_all_the_others(tmp_path: Path) -> None:
+    manifest = own_embedder.bring(tmp_path)
+    manifest.write_text(re.sub(r'sha256 = "[0-9a-f]{8}', 'sha256 = "00000000', manifest.read_text()))
+    async with server(manifest, tmp_path / "stack") as (stack, client):
+        assert any("without the model embedder" in note and "SHA-256" in note for note in stack.notes), stack.notes
+        with pytest.raises(InferenceServerException, match="SHA-256") as failure:
+            await ask(client, "features", catalogue_picture(SHOWN))
+        assert failure.value.status() == "StatusCode.UNAVAILABLE"
+        made = (await ask(client, "features", catalogue_picture(SHOWN), embedding=False)).as_numpy("FEATURES").tobytes()
+        directory = Path(stack.environment["AUGENBLICK_CATALOGUE_DIRECTORY"])
+        publish(directory, "from-before", [(SHOWN, made)], matcher=PARAMETERS.matcher)
+        found = result(await ask(client, "match", photograph(PHOTOGRAPH), snapshots=["from-before"]))
+        assert found["candidates"][0]["product_id"] == SHOWN

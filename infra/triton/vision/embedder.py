@@ -175,6 +175,16 @@ class Embedder:
         return EmbedderRefused(f"embedder {self.id}: {reason}")
 
 
+class Refusing(Embedder):
+    """Stands for one whose manifest is not kept: whoever needs it is told why, and who does not goes on."""
+
+    def __init__(self, reason: str) -> None:
+        self.id, self.dimension, self._reason = "", 0, reason
+
+    def embed_rgb(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        raise EmbedderRefused(self._reason)
+
+
 def configured() -> Path | None:
     """The manifest that AUGENBLICK_EMBEDDER_MANIFEST names; None where it names nothing."""
     path = os.environ.get(MANIFEST_VARIABLE)

@@ -33,6 +33,7 @@ OPTIONS: Mapping[str, type | tuple[type, ...]] = {
 MOST_SNAPSHOTS = 256
 MOST_CANDIDATES = 50
 _USUAL_CANDIDATES = 5
+"""Of each snapshot: how far a product is ahead is counted within its own."""
 OPENED_AT_ONCE = 32 << 20
 """Bytes of a snapshot, some 250 pictures. A larger one is read and checked beside the frames: up to here it takes less than a
 tenth of a second, for 10^4 pictures seconds."""
@@ -89,7 +90,7 @@ class Matcher:
                 if not catalogue.exhaustive:
                     stage = self._first_stage(catalogue, deadline)
                     chosen = stage.shortlist(embedded.features() if self._embedder else frame, match.SHORTLIST)
-                found += [(name, one) for one in match.search(frame, catalogue, chosen, deadline)]
+                found += [(name, one) for one in match.search(frame, catalogue, chosen, deadline)[:most]]
         if names and len(refused) == len(names):
             raise SnapshotRefused("; ".join(refused[name] for name in names))
         found.sort(key=lambda one: -one[1].score)
@@ -100,7 +101,7 @@ class Matcher:
             "width": width,
             "height": height,
             "quality": {name: round(value, 4) for name, value in asdict(quality(frame.colour)).items()},
-            "candidates": [_candidate(name, one, scale, bool(options.get("explain"))) for name, one in found[:most]],
+            "candidates": [_candidate(name, one, scale, bool(options.get("explain"))) for name, one in found],
         }
         return {**answer, "refused": refused} if refused else answer
 
@@ -124,7 +125,15 @@ class Matcher:
             if self._directory is None:
                 raise SnapshotRefused(f"no snapshot can be opened: {DIRECTORY_VARIABLE} is not set")
             embedder = self._embedder.id if self._embedder else None
-            return match.Catalogue(open_snapshot(self._directory, name, matcher=PARAMETERS.matcher, embedder=embedder))
+            return match.Catalogue(
+                open_snapshot(
+                    self._directory,
+                    name,
+                    matcher=PARAMETERS.matcher,
+                    embedder=embedder,
+                    any_embedder_up_to=match.EXHAUSTIVE_UP_TO,
+                )
+            )
 
         if _patient(deadline) or self._directory is None or features_bytes(self._directory, name) <= OPENED_AT_ONCE:
             return self._catalogues.get(name, opened)

@@ -14,9 +14,14 @@ EMBEDDER = "embedder"
 
 
 def served_embedder() -> embedder.Embedder | None:
-    """The model `embedder`, of whichever kind; None where no manifest is configured. Raises EmbedderRefused."""
+    """The model `embedder`, of whichever kind; None where no manifest is configured."""
     manifest = embedder.configured()
-    return embedder.served(manifest, _embed) if manifest else None
+    if manifest is None:
+        return None
+    try:
+        return embedder.served(manifest, _embed)
+    except embedder.EmbedderRefused as refusal:
+        return embedder.Refusing(str(refusal))
 
 
 def _embed(batch: NDArray[np.uint8]) -> NDArray[np.float32]:

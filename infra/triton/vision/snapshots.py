@@ -67,8 +67,11 @@ class Snapshot:
             raise SnapshotRefused(f"snapshot {self.name}, entry {index}: {error}") from None
 
 
-def open_snapshot(directory: Path, name: str, *, matcher: str, embedder: str | None = None) -> Snapshot:
-    """Opens and checks it. Raises SnapshotRefused where it is missing or damaged, or was made by another matcher or embedder."""
+def open_snapshot(
+    directory: Path, name: str, *, matcher: str, embedder: str | None = None, any_embedder_up_to: int = 0
+) -> Snapshot:
+    """Opens and checks it. Raises SnapshotRefused where it is missing or damaged, or was made by another matcher or embedder. Of
+    `any_embedder_up_to` entries none is chosen by its embedding, whoever made it."""
     if not NAME.fullmatch(name):
         raise SnapshotRefused("a snapshot's name has 1 to 100 letters, digits, - and _")
     place = directory / name
@@ -84,7 +87,7 @@ def open_snapshot(directory: Path, name: str, *, matcher: str, embedder: str | N
             raise SnapshotRefused(f"snapshot {name} has format {manifest['format']!r}, not {FORMAT}")
         if manifest["matcher"] != matcher:
             raise SnapshotRefused(f"snapshot {name} was made by matcher {manifest['matcher']!r}, this is {matcher!r}")
-        if manifest["embedder"] != embedder:
+        if manifest["embedder"] != embedder and len(manifest["products"]) > any_embedder_up_to:
             raise SnapshotRefused(f"snapshot {name} was made with embedder {manifest['embedder']!r}, this is {embedder!r}")
         entries = tuple(_entry(product) for product in manifest["products"])
         sha256 = str(manifest["sha256"])
@@ -94,7 +97,7 @@ def open_snapshot(directory: Path, name: str, *, matcher: str, embedder: str | N
         raise SnapshotRefused(f"snapshot {name}: its features are damaged (another SHA-256)")
     if any(entry.offset < 0 or entry.length <= 0 or entry.offset + entry.length > len(blobs) for entry in entries):
         raise SnapshotRefused(f"snapshot {name}: its manifest points outside its features")
-    return Snapshot(name, matcher, embedder, entries, sha256, place, blobs)
+    return Snapshot(name, matcher, manifest["embedder"], entries, sha256, place, blobs)
 
 
 def features_bytes(directory: Path, name: str) -> int:

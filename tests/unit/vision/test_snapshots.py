@@ -143,3 +143,10 @@ def test_several_threads_make_it_once() -> None:
     with ThreadPoolExecutor(8) as threads:
         assert set(threads.map(ask, range(8))) == {1}
     assert len(times) == 1
+
+
+def test_a_catalogue_whose_pictures_are_all_compared_needs_no_embedder(directory: Path) -> None:
+    snapshot = open_snapshot(directory, "m-1-abc", matcher=MATCHER, embedder="vit-1", any_embedder_up_to=3)
+    assert len(snapshot) == 3 and snapshot.embedder is None
+    with pytest.raises(SnapshotRefused, match="embedder"):
+        open_snapshot(directory, "m-1-abc", matcher=MATCHER, embedder="vit-1", any_embedder_up_to=2)
