@@ -125,6 +125,6 @@ def _shed_family() -> Any:
     """Frames that were not looked at because nobody would have waited for the answer, by reason. All models share one family."""
     return triton.MetricFamily(
         name=SHED,
-        description="Frames that a model did not look at, because their callers had gone",
+        description="Frames that a model did not look at: their callers had gone, or too little time was left",
         kind=triton.MetricFamily.COUNTER,
     )
