@@ -78,10 +78,11 @@ class _Evaluated:
 
 
 async def _evaluate(parts: "Parts", manifest: Path, catalogue: str, time_s: float, output: Path | None) -> _Evaluated:
-    from streams.evaluation.inspection import ChosenCatalogues, inspect, line_of, outcome_of, unseen
+    from streams.evaluation.inspection import inspect, line_of, outcome_of, unseen
     from streams.evaluation.manifests import read_manifest
     from streams.evaluation.measures import report
     from streams.evaluation.running import running_models, snapshot_with_pictures
+    from streams.sightings.catalogues import ChosenCatalogues
     from streams.sightings.recogniser import Recogniser
 
     outcomes: list[Outcome] = []

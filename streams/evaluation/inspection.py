@@ -3,44 +3,23 @@
 
 import asyncio
 import hashlib
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from schemas.ids import EventId, MerchantId
+from schemas.ids import EventId
 from schemas.recognition import Candidate, Intent, PayeesSeen, Recognition, Unclear, Undecided
-from streams.core.database import Database
 from streams.evaluation.calibration import Answer
 from streams.evaluation.drawing import can_write
 from streams.evaluation.explanation import Explained, parts_of
 from streams.evaluation.manifests import Labelled
 from streams.evaluation.measures import Decision, Outcome
 from streams.evaluation.picture_files import UnreadablePicture, frame_of
-from streams.sightings import catalogues, service
-from streams.sightings.catalogues import Product, Snapshot
+from streams.sightings import service
 from streams.sightings.recogniser import Look, Recogniser
 from streams.sightings.service import Frame
 from streams.sightings.triton import Failed, Late, Models, Unreadable
-
-
-class ChosenCatalogues:
-    """These snapshots and no others; see `streams.sightings.recogniser.CatalogueView`."""
-
-    def __init__(self, database: Database, current: Mapping[MerchantId, Snapshot]) -> None:
-        self._database = database
-        self.current = current
-
-    async def find(
-        self,
-        snapshots: Mapping[MerchantId, Snapshot],
-        *,
-        gtins: Collection[str] = (),
-        own: Collection[tuple[MerchantId, str]] = (),
-    ) -> tuple[Product, ...]:
-        async with self._database.transaction() as connection:
-            return await catalogues.find_products(connection, snapshots, gtins=gtins, own=own)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from streams.catalogues import store
 from streams.catalogues.store import KnownProduct
 from streams.core.bootstrap import Parts
 from streams.core.settings import require
-from streams.evaluation.inspection import ChosenCatalogues
-from streams.sightings.catalogues import Snapshot, read_current
+from streams.sightings.catalogues import ChosenCatalogues, Snapshot, read_current
 from streams.sightings.recogniser import Recogniser
 from streams.sightings.triton import Models
 

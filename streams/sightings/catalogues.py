@@ -86,19 +86,38 @@ class Product:
 NONE: Mapping[MerchantId, Snapshot] = MappingProxyType({})
 
 
-class Catalogues:
-    """`watch` is for the caller to run beside. While the database is away, what was known before is current."""
+class ChosenCatalogues:
+    """These snapshots and no others."""
 
-    def __init__(self, database: Database, url: str) -> None:
-        """`url` as psycopg takes it: listening needs a connection of its own."""
+    def __init__(self, database: Database, current: Mapping[MerchantId, Snapshot]) -> None:
         self._database = database
-        self._url = url
-        self._current = NONE
+        self._current = current
 
     @property
     def current(self) -> Mapping[MerchantId, Snapshot]:
         """By merchant. Never changed in place."""
         return self._current
+
+    async def find(
+        self,
+        snapshots: Mapping[MerchantId, Snapshot],
+        *,
+        gtins: Collection[str] = (),
+        own: Collection[tuple[MerchantId, str]] = (),
+    ) -> tuple[Product, ...]:
+        """Those of these snapshots' products that have one of the GTINs, or are `own`: a merchant's, by his name for it."""
+        async with self._database.transaction() as connection:
+            return await find_products(connection, snapshots, gtins=gtins, own=own)
+
+
+class Catalogues(ChosenCatalogues):
+    """Those that are current. `watch` is for the caller to run beside. While the database is away, what was known before is
+    current."""
+
+    def __init__(self, database: Database, url: str) -> None:
+        """`url` as psycopg takes it: listening needs a connection of its own."""
+        super().__init__(database, NONE)
+        self._url = url
 
     async def start(self) -> None:
         """Reads what is current for the first time. Raises where the database is away."""
@@ -142,17 +161,6 @@ class Catalogues:
             if not is_unavailable(error):
                 raise
             log.warning("the current catalogues cannot be read: %s", type(error).__qualname__)
-
-    async def find(
-        self,
-        snapshots: Mapping[MerchantId, Snapshot],
-        *,
-        gtins: Collection[str] = (),
-        own: Collection[tuple[MerchantId, str]] = (),
-    ) -> tuple[Product, ...]:
-        """Those of these snapshots' products that have one of the GTINs, or are `own`: a merchant's, by his name for it."""
-        async with self._database.transaction() as connection:
-            return await find_products(connection, snapshots, gtins=gtins, own=own)
 
 
 async def read_current(connection: AsyncConnection, known: Mapping[MerchantId, Snapshot] = NONE) -> Mapping[MerchantId, Snapshot]:
