@@ -69,10 +69,10 @@ class Settings(BaseSettings):
         description="the same for intents, payments and webhooks, which commit together what is ready at once",
     )
     frames_at_once: int = Field(
-        default=6,
+        default=16,
         ge=1,
         le=64,
-        description="frames at the models at once, from one worker: a few more than there are instances of `codes`",
+        description="frames at the models at once, from one worker; fewer make answers younger and more complete, and fewer",
     )
     worker_instance: str = Field(default="0", description="distinguishes workers of one role; keep it over restarts")
     allow_private_endpoints: bool = Field(
