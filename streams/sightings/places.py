@@ -18,9 +18,8 @@ from streams.sightings.catalogues import Snapshot
 AT_MOST = 32
 PICTURES_AT_MOST = 400
 """Comparing a frame with one takes 2 to 3 ms of a core, and there is a second."""
-_LARGE = (
-    200  # pictures: from here on a first stage chooses which are compared (infra/triton/vision/match.py), however many there are
-)
+LARGE = 200
+"""Pictures. Of a larger catalogue a first stage chooses which are compared (infra/triton/vision/match.py), however many it has."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def nearest(
 
 
 def _cost(snapshot: Snapshot) -> int:
-    return min(snapshot.pictures, _LARGE)
+    return min(snapshot.pictures, LARGE)
 
 
 @cache

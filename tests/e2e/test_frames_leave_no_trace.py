@@ -47,9 +47,9 @@ from schemas.topics import GLASSES_SIGHTINGS, RECOGNITION_RESULTS, TOPICS
 from streams.catalogues import store
 from streams.catalogues.pictures import outbound_client
 from streams.catalogues.service import Catalogues
-from streams.sightings.catalogues import Product, Snapshot, read_current
+from streams.sightings.catalogues import Snapshot, read_current
 from streams.sightings.picture_models import TritonPictureModels
-from streams.sightings.recogniser import Recogniser
+from streams.sightings.recogniser import NoCatalogues, Recogniser
 from streams.sightings.service import Frame
 from streams.sightings.triton import Models
 from tests.support.frames import gtin13
@@ -157,20 +157,11 @@ async def produce(platform: RunningPlatform, key: bytes, headers: Collection[tup
         await producer.send_and_wait(GLASSES_SIGHTINGS.name, value, key=key, headers=list(headers))
 
 
-class OneView:
+class OneView(NoCatalogues):
     """The catalogues as they are now, without a database."""
 
     def __init__(self, current: Mapping[MerchantId, Snapshot]) -> None:
         self.current = current
-
-    async def find(
-        self,
-        snapshots: Mapping[MerchantId, Snapshot],
-        *,
-        gtins: Collection[str] = (),
-        own: Collection[tuple[MerchantId, str]] = (),
-    ) -> tuple[Product, ...]:
-        return ()
 
 
 async def look_with_models_that_die(root: Path, catalogues: str, current: Mapping[MerchantId, Snapshot]) -> set[Path]:

@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -102,26 +102,28 @@ class Embedder:
     def embed_each(self, requests: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32] | Exception]:
         """As `embed_rgb`, for several callers: uint8 [N, height, width, 3] each → float32 [N, D] each, or what was the matter
         with this one alone (PictureRefused where it is the caller's). All in one call of the model, if that can be."""
-        answers: list[NDArray[np.float32] | Exception] = []
+        answers: dict[int, NDArray[np.float32] | Exception] = {}
         resized: dict[int, NDArray[np.uint8]] = {}
         for number, pictures in enumerate(requests):
             try:
-                answers.append(np.zeros((0, self.dimension), np.float32))
                 resized[number] = self._resized_within_limits(pictures)
             except Exception as error:
                 answers[number] = error
+        answers |= self._embed_together(resized)
+        return [answers[number] for number in range(len(requests))]
+
+    def _embed_together(self, batches: Mapping[int, NDArray[np.uint8]]) -> dict[int, NDArray[np.float32] | Exception]:
+        """Where it fails, each by itself."""
+        if not batches:
+            return {}
         try:
-            together = self.embed_resized(np.concatenate(list(resized.values()))) if resized else answers[:0]
-            ends = np.cumsum([len(each) for each in resized.values()])
-            for number, end in zip(resized, ends, strict=True):
-                answers[number] = np.asarray(together[end - len(resized[number]) : end])
+            together = self.embed_resized(np.concatenate(list(batches.values())))
         except Exception as error:
-            for number, each in resized.items():
-                try:
-                    answers[number] = error if len(resized) == 1 else self.embed_resized(each)
-                except Exception as own:
-                    answers[number] = own
-        return answers
+            if len(batches) == 1:
+                return dict.fromkeys(batches, error)
+            return {number: self._embed_together({number: batch})[number] for number, batch in batches.items()}
+        ends = np.cumsum([len(batch) for batch in batches.values()])
+        return dict(zip(batches, np.split(together, ends[:-1]), strict=True))
 
     def embed_resized(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 [N, height, width, 3] in RGB → float32 [N, D]."""

@@ -289,6 +289,10 @@ def test_snapshots_of_two_regions_and_an_import_stay_open(profile: str) -> None:
     assert int(parameters["first_stages_kept"].string_value) >= places.AT_MOST
 
 
+def test_the_stage_counts_a_catalogue_as_large_from_where_a_first_stage_chooses() -> None:
+    assert places.LARGE == match.EXHAUSTIVE_UP_TO
+
+
 def test_weights_have_a_name_of_their_own() -> None:
     assert PARAMETERS.scorer.startswith(f"{PARAMETERS.matcher}+")
     assert replace(PARAMETERS, intercept=PARAMETERS.intercept + 0.001).scorer != PARAMETERS.scorer
