@@ -19,7 +19,7 @@ AT_MOST = 32
 PICTURES_AT_MOST = 400
 """Comparing a frame with one takes 2 to 3 ms of a core, and there is a second."""
 LARGE = 200
-"""Pictures. Of a larger catalogue a first stage chooses which are compared (infra/triton/vision/match.py), however many it has."""
+"""Pictures. Of a larger catalogue a first stage chooses which are compared (infra/triton/vision/match.py), however many."""
 
 
 @dataclass(frozen=True)
