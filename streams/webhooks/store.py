@@ -358,13 +358,14 @@ async def disable_endpoint(connection: AsyncConnection, endpoint_id: EndpointId,
 
 
 async def enable_endpoint(connection: AsyncConnection, merchant_id: MerchantId, endpoint_id: EndpointId) -> bool:
-    """What was held is due. False where the merchant has no such endpoint."""
+    """What was held is due, all of it at one instant, so that it is taken up in its order. False where the merchant has no such
+    endpoint."""
     found = await _change_endpoint(connection, merchant_id, endpoint_id, disabled_at=None, disabled_reason=None)
     if found:
         await connection.execute(
             update(deliveries)
             .where(deliveries.c.endpoint_id == endpoint_id, deliveries.c.state == "held")
-            .values(state="pending", next_attempt_at=func.clock_timestamp())
+            .values(state="pending", next_attempt_at=func.statement_timestamp())
         )
     return found
 

@@ -144,7 +144,10 @@ async def test_410_disables_the_endpoint_and_holds_what_is_open(
         async with world.database.transaction() as connection:
             await store.enable_endpoint(connection, order.merchant_id, endpoint.id)
         await until_states(world, order, "delivered", "delivered")
-    assert [line["sequence"] for line in await receiver.received()] == [1, 1, 2]
+    # The first message has had its try before the second, which therefore waits for it no longer: the two may arrive either way.
+    first, *rest = [line["sequence"] for line in await receiver.received()]
+    assert first == 1
+    assert sorted(rest) == [1, 2]
 
 
 @pytest.mark.parametrize(
