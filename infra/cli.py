@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams.cli import app as platform_app
+from streams.command_line import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -179,7 +180,7 @@ def doctor(root: RootOption = None, as_json: JsonOption = False) -> None:
             table.add_row(finding.verdict, finding.subject, finding.detail, finding.remedy, style=colours[finding.verdict])
         console = _console()
         console.print(table)
-        console.print(f"{problems} problem{'' if problems == 1 else 's'}." if problems else "Nothing needed is wrong.")
+        console.print(f"{counted(problems, 'problem')}." if problems else "Nothing needed is wrong.")
     raise typer.Exit(1 if problems else 0)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from streams.command_line import JsonOption, moment, print_json, print_table, progress_bar, with_parts
+from streams.command_line import JsonOption, counted, moment, print_json, print_table, progress_bar, with_parts
 
 if TYPE_CHECKING:
     from connectors.shops.catalogue.importer import CatalogueFile
@@ -170,7 +170,7 @@ def prune(
             return sum(map(len, (await catalogues.prune(merchant_ids, keep)).values()))
 
     count = with_parts(work)
-    typer.echo(f"{count} snapshot{'' if count == 1 else 's'} deleted")
+    typer.echo(f"{counted(count, 'snapshot')} deleted")
 
 
 def _on_catalogue(merchant: str, work: "Callable[[Catalogues, MerchantId], Awaitable[Result]]") -> Result:
@@ -192,7 +192,7 @@ def _switch(merchant: str, work: "Callable[[Catalogues, MerchantId], Awaitable[S
     elif snapshot is None:
         typer.echo(f"nothing of {merchant} is current: it was withdrawn then. `augenblick catalogue rollback` goes back further")
     else:
-        typer.echo(f"snapshot {snapshot.number} of {snapshot.merchant_id} is current: {snapshot.products} products")
+        typer.echo(f"snapshot {snapshot.number} of {snapshot.merchant_id} is current: {counted(snapshot.products, 'product')}")
 
 
 @asynccontextmanager
@@ -244,22 +244,22 @@ def _tell(imported: "Imported", skipped: "tuple[FieldError, ...]") -> None:
     snapshot = imported.snapshot
     state = "current" if snapshot.is_current else f"not current: `augenblick catalogue publish {snapshot.number}` switches to it"
     typer.echo(f"snapshot {snapshot.number} of {snapshot.merchant_id} is {state}")
-    typer.echo(f"{snapshot.products} products, {imported.listed} of them from this file")
+    typer.echo(f"{counted(snapshot.products, 'product')}, {imported.listed} of them from this file")
     if snapshot.pictures:
-        typer.echo(f"{snapshot.pictures} pictures to be recognised by, {imported.computed} of them new")
-    _some("lines were skipped", [f"{problem.pointer} {problem.detail}" for problem in skipped])
-    _some("pictures cannot be used", [f"{each.product_id}: {each.picture} {each.reason}" for each in imported.problems])
+        typer.echo(f"{counted(snapshot.pictures, 'picture')} to be recognised by, {imported.computed} of them new")
+    _some("line", "skipped", [f"{problem.pointer} {problem.detail}" for problem in skipped])
+    _some("picture", "not usable", [f"{each.product_id}: {each.picture} {each.reason}" for each in imported.problems])
     if imported.unrecognised:
         typer.echo(
-            f"{imported.unrecognised} products have pictures and are not recognised by them: the models that run now never saw "
-            "them, or they show too little. They are offered all the same.",
+            f"{counted(imported.unrecognised, 'product')} with pictures, not recognised by them: the models that run now never "
+            "saw these, or they show too little. Offered all the same.",
             err=True,
         )
 
 
-def _some(what: str, lines: list[str]) -> None:
+def _some(what: str, how: str, lines: list[str]) -> None:
     if lines:
-        typer.echo(f"{len(lines)} {what}:", err=True)
+        typer.echo(f"{counted(len(lines), what)} {how}:", err=True)
         for line in lines[:_SHOWN]:
             typer.echo(f"  {line}", err=True)
         if len(lines) > _SHOWN:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ def with_parts(work: Callable[["Parts"], Awaitable[Result]]) -> Result:
     """Run it on what the settings name. A refusal becomes a sentence (Misconfigured), with every field it is about."""
     from streams.core.bootstrap import composed
     from streams.core.settings import load
+
+    # Whoever types a command is told how it ended; that a call was made twice until then is for the logs of those that serve.
+    logging.getLogger("stamina").setLevel(logging.ERROR)
 
     async def go() -> Result:
         async with composed(load()) as parts:
@@ -107,6 +111,11 @@ def progress_bar(of: int = 0) -> Iterator[Callable[[int, int], None]]:
             bar.update(task, completed=done, total=of, visible=of > 0)
 
         yield show
+
+
+def counted(count: int, what: str) -> str:
+    """1 snapshot, 2 snapshots. `what` is one of them, and takes an s."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def moment(at: datetime | None) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from schemas.errors import Misconfigured, Rejected, Retryable
 from streams import connector_commands, payment_commands, receipt_commands
-from streams.command_line import JsonOption, explained, moment, parse_id, print_json, print_table, with_parts
+from streams.command_line import JsonOption, counted, explained, moment, parse_id, print_json, print_table, with_parts
 from streams.connector_commands import ProviderArgument
 
 if TYPE_CHECKING:
@@ -199,9 +199,9 @@ def _summary(results: Sequence[_Reconciled], provider: str, day: date) -> str:
     if not had:
         return f"{provider} on {day}: no statement could be had."
     without = len(results) - len(had)
-    missing_statements = f" Of {without} account{'' if without == 1 else 's'} no statement could be had." if without else ""
+    missing_statements = f" Of {counted(without, 'account')} no statement could be had." if without else ""
     reverted = sum(len(each.reversed) for each in had)
-    taken_back = f" {reverted} lines of cancelled payments cancel each other out." if reverted else ""
+    taken_back = f" {counted(reverted, 'line')} of cancelled payments cancel each other out." if reverted else ""
     undecided = sum(len(each.undecided) for each in had)
     waiting = f" {undecided} undecided." if undecided else ""
     return f"{provider} on {day}: {agreed} agree, {found or 'nothing differs'}.{taken_back}{missing_statements}{waiting}"

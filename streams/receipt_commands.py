@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from schemas.errors import Misconfigured
-from streams.command_line import JsonOption, parse_id, print_json, with_parts
+from streams.command_line import JsonOption, counted, parse_id, print_json, with_parts
 
 if TYPE_CHECKING:
     from streams.core.bootstrap import Parts
@@ -66,12 +66,12 @@ def verify(
     else:
         for journey, problem in result.problems:
             typer.echo(f"{journey}: {problem}" if journey else problem)
-        counted = f"{result.receipts} receipt{'' if result.receipts == 1 else 's'} with {result.entries} entries"
+        looked_at = f"{counted(result.receipts, 'receipt')} with {result.entries} entries"
         count = len(result.problems)
         typer.echo(
-            f"{counted}: {count} finding{'' if count == 1 else 's'}."
+            f"{looked_at}: {counted(count, 'finding')}."
             if count
-            else f"{counted}: nothing was altered or removed{', nor since the checkpoint' if known else ''}."
+            else f"{looked_at}: nothing was altered or removed{', nor since the checkpoint' if known else ''}."
         )
     raise typer.Exit(1 if result.problems else 0)
 
@@ -110,7 +110,7 @@ def export(journeys: JourneysArgument = None, everything: AllOption = False, fil
     if chosen is not None and count < len(chosen):
         raise Misconfigured(f"Only {count} of the {len(chosen)} journeys have a receipt.")
     if file:
-        typer.echo(f"{count} receipt{'' if count == 1 else 's'} in {file}")
+        typer.echo(f"{counted(count, 'receipt')} in {file}")
 
 
 async def _stored(database: "Database", journeys: Sequence[str] | None) -> AsyncIterator[tuple[str, "Sequence[Entry]"]]:

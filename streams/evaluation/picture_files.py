@@ -20,10 +20,12 @@ class UnreadablePicture(Exception):
 
 
 def pictures_in(paths: Iterable[Path]) -> Iterator[Path]:
-    """The files named, whatever their suffix, and the pictures in the folders named, with all folders in them, sorted."""
+    """The files named, whatever their names, and the pictures in the folders named, with all folders in them, sorted. Hidden
+    files are left out: macOS lays a `._` file that is no picture beside each that it copies."""
     for path in paths:
         if path.is_dir():
-            yield from sorted(each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
+            found = (each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES and not each.name.startswith("."))
+            yield from sorted(each for each in found if each.is_file())
         else:
             yield path
 

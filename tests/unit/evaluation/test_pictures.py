@@ -41,7 +41,7 @@ def colours(picture: Image.Image) -> set[tuple[int, ...]]:
 
 
 def test_folders_are_read_with_all_folders_in_them(tmp_path: Path) -> None:
-    for name in ("b.JPG", "a/c.webp", "a/d.png", "a/notes.txt", "a/e.jpeg"):
+    for name in ("b.JPG", "._b.JPG", "a/c.webp", "a/d.png", "a/notes.txt", "a/e.jpeg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     named = tmp_path / "a" / "notes.txt"
