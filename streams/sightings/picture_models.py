@@ -4,9 +4,11 @@ Nobody wears glasses here: there is time, and what a model says against a pictur
 import asyncio
 import io
 import json
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 import numpy
@@ -44,7 +46,8 @@ class _Refused(Exception):
 
 
 class TritonPictureModels:
-    """`url` is host:port of Triton's gRPC service. See `streams.catalogues.service.PictureModels`."""
+    """`url` is host:port of Triton's gRPC service; `host` may have several addresses. See
+    `streams.catalogues.service.PictureModels`."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -64,9 +67,9 @@ class TritonPictureModels:
 
     async def open(self, name: str) -> None:
         try:
-            # The first makes what the others find beside the snapshot; each instance opens it for itself.
-            await self._open(name)
-            await asyncio.gather(*(self._open(name) for _ in range(await self._instances("match"))))
+            # The first makes what the others find beside the snapshot.
+            await self._open(self._client, name)
+            await asyncio.gather(*(self._open_everywhere(address, name) for address in await _addresses(self.url)))
         except _Refused as refused:
             raise Misconfigured(
                 f"Triton cannot use the snapshot: {refused}. It has to see the same AUGENBLICK_CATALOGUE_DIRECTORY as this "
@@ -78,20 +81,28 @@ class TritonPictureModels:
     async def close(self) -> None:
         await self._client.close()
 
-    async def _open(self, name: str) -> None:
-        answer = await self._infer("match", _probe(), {"snapshots": [name], "candidates": 1}, _OPENING_S)
+    async def _open_everywhere(self, address: str, name: str) -> None:
+        """By every instance of the server at one address. One that does not answer now opens it with its first frame."""
+        client = triton.InferenceServerClient(address)
+        try:
+            with suppress(Retryable):
+                instances = await self._instances(client, "match")
+                await asyncio.gather(*(self._open(client, name) for _ in range(instances)))
+        finally:
+            await client.close()
+
+    async def _open(self, client: triton.InferenceServerClient, name: str) -> None:
+        answer = await self._infer(client, "match", _probe(), {"snapshots": [name], "candidates": 1}, _OPENING_S)
         _Match.model_validate_json(answer.as_numpy("RESULT").reshape(-1)[0])
 
-    async def _instances(self, model: str) -> int:
-        """How many the server has that answers, each of which takes one of as many requests at once. 0 where there is one, which
-        has been asked already."""
+    async def _instances(self, client: triton.InferenceServerClient, model: str) -> int:
+        """How many there are, each of which takes one of as many requests at once."""
         with self._errors_of(model):
-            configuration = (await self._client.get_model_config(model, client_timeout=_TIME_S)).config
-        count = sum(group.count * max(1, len(group.gpus)) for group in configuration.instance_group)
-        return count if count > 1 else 0
+            configuration = (await client.get_model_config(model, client_timeout=_TIME_S)).config
+        return sum(group.count * max(1, len(group.gpus)) for group in configuration.instance_group)
 
     async def _extract(self, jpeg: bytes) -> Extracted:
-        answer = await self._infer("features", jpeg, None, _TIME_S)
+        answer = await self._infer(self._client, "features", jpeg, None, _TIME_S)
         features = answer.as_numpy("FEATURES")
         try:
             said = _Features.model_validate_json(answer.as_numpy("RESULT").reshape(-1)[0])
@@ -99,7 +110,9 @@ class TritonPictureModels:
             raise Misconfigured("Triton's model `features` answers in another form than is known here.") from None
         return Extracted(Models(said.matcher, said.embedder), features.tobytes(), said.points)
 
-    async def _infer(self, model: str, jpeg: bytes, options: dict[str, Any] | None, time_s: float) -> Any:
+    async def _infer(
+        self, client: triton.InferenceServerClient, model: str, jpeg: bytes, options: dict[str, Any] | None, time_s: float
+    ) -> Any:
         image = triton.InferInput("IMAGE", [1, len(jpeg)], "UINT8")
         image.set_data_from_numpy(numpy.frombuffer(jpeg, dtype=numpy.uint8).reshape(1, -1))
         inputs = [image]
@@ -108,7 +121,7 @@ class TritonPictureModels:
             said.set_data_from_numpy(numpy.array([[json.dumps(options).encode()]], dtype=numpy.object_))
             inputs.append(said)
         with self._errors_of(model):
-            return await self._client.infer(model, inputs, client_timeout=time_s)
+            return await client.infer(model, inputs, client_timeout=time_s)
 
     @contextmanager
     def _errors_of(self, model: str) -> Iterator[None]:
@@ -124,6 +137,14 @@ class TritonPictureModels:
             raise Misconfigured(f"Triton's model `{model}` failed: {error.message()}") from error
         except grpc.RpcError as error:
             raise Retryable(f"Triton at {self.url} does not answer ({type(error).__qualname__}).") from error
+
+
+async def _addresses(url: str) -> list[str]:
+    """All that a name stands for, each with its port: of a service in Kubernetes that has no address of its own, every pod's."""
+    there = urlsplit(f"//{url}")
+    found = await asyncio.get_running_loop().getaddrinfo(there.hostname, there.port, type=socket.SOCK_STREAM)
+    hosts = dict.fromkeys(str(address[0]) for *_, address in found)
+    return [f"[{host}]:{there.port}" if ":" in host else f"{host}:{there.port}" for host in hosts]
 
 
 def _probe() -> bytes:

@@ -1,8 +1,11 @@
 """The models `features` and `match` on a real tritonserver: by what one makes of catalogue pictures, the other knows products."""
 
+import asyncio
 import json
 import shutil
+import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,7 +24,7 @@ from infra.triton.vision import extract
 from infra.triton.vision.features import Features
 from infra.triton.vision.parameters import PARAMETERS
 from streams.sightings.picture_models import TritonPictureModels
-from tests.integration.test_serving import served
+from tests.integration.test_serving import Served, served
 from tests.support.frames import blank_jpeg
 from tests.support.groceries import OF_NO_PRODUCT, PRODUCTS, SHOWN, catalogue_picture, photograph, pixels, publish
 
@@ -128,16 +131,69 @@ async def test_a_snapshot_is_opened_by_every_instance_before_it_is_used(tmp_path
     (overrides / "match.pbtxt").write_text("instance_group [ { kind: KIND_CPU, count: 2 } ]")
     profiles.render("cpu", tmp_path / "models", overrides, repository=source)
     async with served(tmp_path / "stack", tmp_path / "models") as running:
-        directory = Path(running.server.environment()["AUGENBLICK_CATALOGUE_DIRECTORY"])
-        features = extract.of_catalogue_picture(pixels(catalogue_picture("Oatly-Oat-Milk"))).to_bytes()
-        place = publish(directory, "shop-1-abc", [("oatly", features)], matcher=PARAMETERS.matcher)
-        models = TritonPictureModels(running.server.environment()["TRITON_URL"])
-        try:
-            await models.open("shop-1-abc")
-        finally:
-            await models.close()
-        server = psutil.Process(running.supervisor.status("triton").pid)
-        instances = [each for each in server.children(recursive=True) if "/match/1/model.py" in " ".join(each.cmdline())]
-        assert len(instances) == 2
-        for instance in instances:
-            assert str(place / "features.bin") in {each.path for each in instance.memory_maps()}
+        place = await published(running)
+        await opened(running.server.environment()["TRITON_URL"])
+        assert await opened_by(running, place) == [True, True]
+
+
+async def test_a_snapshot_is_opened_by_every_server_that_the_name_stands_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(MODEL_REPOSITORY / "match", source / "match")
+    profiles.render("cpu", tmp_path / "models", repository=source)
+    async with served(tmp_path / "one", tmp_path / "models") as one, served(tmp_path / "two", tmp_path / "models") as two:
+        places = [await published(each) for each in (one, two)]
+        url = one.server.environment()["TRITON_URL"]
+        port = int(url.rpartition(":")[2])
+
+        async def pods(*_: object, **__: object) -> list[tuple[object, ...]]:
+            """As a service in Kubernetes that has no address of its own: here, and there, and a pod that is gone."""
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{pod}", port)) for pod in (1, 2, 3)]
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", pods)
+        async with forwarded("127.0.0.2", port, two.server.environment()["TRITON_URL"]):
+            await opened(url)
+        assert [await opened_by(each, place) for each, place in zip((one, two), places, strict=True)] == [[True], [True]]
+
+
+@asynccontextmanager
+async def forwarded(host: str, port: int, to: str) -> AsyncIterator[None]:
+    """Bytes, both ways."""
+    there, _, its_port = to.rpartition(":")
+
+    async def copied(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await source.read(65536):
+                target.write(data)
+                await target.drain()
+        target.close()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # The loop's own look-up of names is the test's.
+        onwards = await asyncio.open_connection(sock=socket.create_connection((there, int(its_port))))
+        await asyncio.gather(copied(reader, onwards[1]), copied(onwards[0], writer))
+
+    async with await asyncio.start_server(connected, sock=socket.create_server((host, port))):
+        yield
+
+
+async def published(running: Served) -> Path:
+    directory = Path(running.server.environment()["AUGENBLICK_CATALOGUE_DIRECTORY"])
+    features = extract.of_catalogue_picture(pixels(catalogue_picture("Oatly-Oat-Milk"))).to_bytes()
+    return publish(directory, "shop-1-abc", [("oatly", features)], matcher=PARAMETERS.matcher)
+
+
+async def opened(url: str) -> None:
+    models = TritonPictureModels(url)
+    try:
+        await models.open("shop-1-abc")
+    finally:
+        await models.close()
+
+
+async def opened_by(running: Served, place: Path) -> list[bool]:
+    """For each instance of `match`, whether it looks into the snapshot at `place`."""
+    server = psutil.Process(running.supervisor.status("triton").pid)
+    instances = [each for each in server.children(recursive=True) if "/match/1/model.py" in " ".join(each.cmdline())]
+    return [str(place / "features.bin") in {each.path for each in instance.memory_maps()} for instance in instances]
