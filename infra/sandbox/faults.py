@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from random import Random
+from time import monotonic
 from typing import Any
 
 from starlette.requests import Request
@@ -36,8 +37,9 @@ class Fault(StrEnum):
 @dataclass
 class Faults:
     """`rate` of the requests to one of `kinds`, else none. `delay_s` is how long the gateway takes for every answer, `slow_s` how
-    long for a slow one, `late_s` after how long (from, to) a late effect happens. `hang` keeps all answers back until it is taken
-    away. `done` counts what was done."""
+    long for a slow one, `late_s` after how long (from, to) a late effect happens: also one that is waited for already, when it is
+    set anew. `hang` keeps all answers back until it is taken away. `done` counts what was done, `to_come` the late effects that
+    have not happened yet."""
 
     rate: float = 0.0
     kinds: tuple[Fault, ...] = tuple(Fault)
@@ -47,6 +49,7 @@ class Faults:
     late_s: tuple[float, float] = (2.0, 4.0)
     hang: bool = False
     done: dict[str, int] = field(default_factory=dict)
+    to_come: int = 0
 
     def __post_init__(self) -> None:
         self._random = Random(self.seed)  # noqa: S311 -- to be repeatable, not unguessable
@@ -61,8 +64,10 @@ class Faults:
     def toss(self) -> bool:
         return self._random.random() < 0.5
 
-    def late(self) -> float:
-        return self._random.uniform(*self.late_s)
+    async def wait_until_late(self) -> None:
+        share, begun = self._random.random(), monotonic()
+        while monotonic() - begun < self.late_s[0] + (self.late_s[1] - self.late_s[0]) * share:
+            await asyncio.sleep(0.05)
 
 
 class FaultyGateway:
@@ -111,7 +116,6 @@ class FaultyGateway:
 
     async def _later(self, scope: Scope, body: bytes) -> None:
         """The request, as if it had been held up on its way; nobody is there any more to hear the answer."""
-        await asyncio.sleep(self.faults.late())
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive() -> Message:
@@ -120,7 +124,12 @@ class FaultyGateway:
         async def forget(_: Message) -> None:
             return None
 
-        await self._app(scope, receive, forget)
+        self.faults.to_come += 1
+        try:
+            await self.faults.wait_until_late()
+            await self._app(scope, receive, forget)
+        finally:
+            self.faults.to_come -= 1
 
 
 async def _body(receive: Receive) -> bytes:
@@ -144,12 +153,13 @@ def fault_of(scope: Scope) -> Fault | None:
 
 
 def control(gateway: "Faults") -> Route:
-    """GET shows the faults and what they did; POST {rate, kinds, seed, delay_s, slow_s, late_s, hang} sets those given."""
+    """GET shows the faults, what they did and what is to come; POST {rate, kinds, seed, delay_s, slow_s, late_s, hang} sets those
+    given."""
 
     async def talk(request: Request) -> Response:
         if request.method == "POST":
             set_faults(gateway, await request.json())
-        return JSONResponse({name: getattr(gateway, name) for name in (*_SETTABLE, "done")})
+        return JSONResponse({name: getattr(gateway, name) for name in (*_SETTABLE, "done", "to_come")})
 
     return Route(PATH, talk, methods=["GET", "POST"])
 

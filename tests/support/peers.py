@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from infra.sandbox import proxy
+from tests.support.waiting import eventually
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -55,6 +58,17 @@ async def listens(port: int) -> bool:
     writer.close()
     await writer.wait_closed()
     return True
+
+
+async def let_late_effects_happen(address: str) -> None:
+    """Those that a faulty gateway of the sandbox has kept back; done when this returns. So `late_s` may be long, and on a slow
+    machine none comes too early."""
+    await proxy.set_faults(address, late_s=[0, 0])
+
+    async def none_to_come() -> bool:
+        return (await proxy.read_faults(address))["to_come"] == 0
+
+    await eventually(none_to_come, what="the late effect")
 
 
 Form = Mapping[str, str]

@@ -38,6 +38,7 @@ from schemas.payments import (
     Succeeded,
     Unknown,
 )
+from tests.support.peers import let_late_effects_happen
 from tests.support.servers import missing
 
 PEERS = Path(__file__).parents[2] / "peers"
@@ -240,19 +241,19 @@ class TestAlipay(PaymentConformance):
         first: str,
     ) -> None:
         command = await opened(connector, order(by=await alipay.by_code(address)))
-        await alipay.set_faults(address, rate=1.0, kinds=["late_effect"], late_s=[1.0, 1.0])
+        await alipay.set_faults(address, rate=1.0, kinds=["late_effect"], late_s=[60, 60])
         try:
             assert isinstance(await connector.submit(command, "a"), Unknown)
         finally:
             await alipay.set_faults(address, rate=0.0)
         assert await connector.fetch(str(command.reference), command) == NotSubmitted(reference=command.reference)
         if first == "the late effect":
-            await asyncio.sleep(1.3)
+            await let_late_effects_happen(address)
             assert await charges(command.payment_id) == [command.total]
         paid = Succeeded(reference=command.reference, total=command.total, captured=True)
         assert await connector.submit(command, "a") == paid
         if first == "the repetition":
-            await asyncio.sleep(1.3)
+            await let_late_effects_happen(address)
         assert await connector.fetch(str(command.reference), command) == paid
         assert await charges(command.payment_id) == [command.total]
 

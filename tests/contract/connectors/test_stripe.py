@@ -476,7 +476,7 @@ class TestStripe(PaymentConformance):
             began = time.monotonic()
             outcome = await connector.submit(order().model_copy(update={"reference": "pi_1"}), "a")
             assert isinstance(outcome, Unknown)
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 5
             await connector.close()
 
     async def test_a_stand_in_is_reached_without_proxies(

@@ -51,6 +51,7 @@ from schemas.payments import (
     Succeeded,
     Unknown,
 )
+from tests.support.peers import let_late_effects_happen
 
 NOBODY = "http://127.0.0.1:1/notifications"
 """An address for notifications at which nobody is."""
@@ -725,16 +726,16 @@ class TestFaults(Support):
         self, connector: WechatPayConnector, order: MakeOrder, charges: Books, wechat_pay_address: str, first: str
     ) -> None:
         command = await opened(connector, order())
-        async with with_fault(wechat_pay_address, Fault.LATE_EFFECT, late_s=[1.0, 1.0]):
+        async with with_fault(wechat_pay_address, Fault.LATE_EFFECT, late_s=[60, 60]):
             assert isinstance(await connector.submit(command, "a"), Unknown)
         assert await connector.fetch(str(command.reference), command) == NotSubmitted(reference=command.reference)
         if first == "the late effect":
-            await asyncio.sleep(1.3)
+            await let_late_effects_happen(wechat_pay_address)
             assert await charges(command.payment_id) == [command.total]
         done = Succeeded(reference=command.reference, total=command.total, captured=True)
         assert await connector.submit(command, "a") == done
         if first == "the repetition":
-            await asyncio.sleep(1.3)
+            await let_late_effects_happen(wechat_pay_address)
         assert await connector.fetch(str(command.reference), command) == done
         assert await charges(command.payment_id) == [command.total]
 
@@ -743,11 +744,11 @@ class TestFaults(Support):
     ) -> None:
         command, _ = await submitted(connector, order())
         refund = refund_of(command, money(50))
-        async with with_fault(wechat_pay_address, Fault.LATE_EFFECT, late_s=[1.0, 1.0]):
+        async with with_fault(wechat_pay_address, Fault.LATE_EFFECT, late_s=[60, 60]):
             assert isinstance(await connector.submit(refund, "a"), Unknown)
         assert await connector.fetch(str(command.reference), refund) == NotSubmitted(reference=command.reference)
         assert isinstance(await connector.submit(refund, "a"), Succeeded)
-        await asyncio.sleep(1.3)
+        await let_late_effects_happen(wechat_pay_address)
         assert await given_back(command.payment_id) == [money(50)]
 
     @pytest.mark.parametrize(
