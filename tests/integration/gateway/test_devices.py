@@ -104,26 +104,31 @@ async def test_a_key_belongs_to_the_maker_it_was_proved_for(rows: Rows, maker: M
     assert (await other.pair(key)).json()["id"] != (await maker.pair(key)).json()["id"]
 
 
-NOW = int(time.time())
 STRANGER = DeviceKey()
+
+
+def now() -> int:
+    """When it is asked: the tests are collected long before they run."""
+    return int(time.time())
+
 
 WRONG_PROOFS: dict[str, Callable[[DeviceKey, str], str]] = {
     "by another key": lambda key, maker: DeviceKey().prove_pairing(maker, public_key=key.public_base64),
     "for another key": lambda key, maker: key.prove_pairing(maker, public_key=STRANGER.public_base64),
-    "over": lambda key, maker: key.prove_pairing(maker, iat=NOW - 300, exp=NOW - 1),
-    "not yet": lambda key, maker: key.prove_pairing(maker, iat=NOW + 3600, exp=NOW + 3700),
-    "living too long": lambda key, maker: key.prove_pairing(maker, exp=NOW + 3600),
+    "over": lambda key, maker: key.prove_pairing(maker, iat=now() - 300, exp=now() - 1),
+    "not yet": lambda key, maker: key.prove_pairing(maker, iat=now() + 3600, exp=now() + 3700),
+    "living too long": lambda key, maker: key.prove_pairing(maker, exp=now() + 3600),
     "saying more": lambda key, maker: key.prove_pairing(maker, device_id="dev"),
     "of another type": lambda key, maker: key.sign(
         {"typ": "augenblick-key-change+jws"},
-        {"maker_id": maker, "public_key": key.public_base64, "iat": NOW, "exp": NOW + 60},
+        {"maker_id": maker, "public_key": key.public_base64, "iat": now(), "exp": now() + 60},
     ),
     "of no type": lambda key, maker: key.sign(
-        {}, {"maker_id": maker, "public_key": key.public_base64, "iat": NOW, "exp": NOW + 60}
+        {}, {"maker_id": maker, "public_key": key.public_base64, "iat": now(), "exp": now() + 60}
     ),
     "with another header": lambda key, maker: key.sign(
         {"typ": "augenblick-pairing+jws", "kid": "1"},
-        {"maker_id": maker, "public_key": key.public_base64, "iat": NOW, "exp": NOW + 60},
+        {"maker_id": maker, "public_key": key.public_base64, "iat": now(), "exp": now() + 60},
     ),
     "unsigned": lambda key, maker: "eyJhbGciOiJub25lIn0.e30.AA",
 }
@@ -170,7 +175,7 @@ async def test_devices_that_cannot_be(rows: Rows, maker: Maker, wrong: dict[str,
 async def test_keys_under_which_anybody_can_sign(rows: Rows, maker: Maker, point: bytes) -> None:
     """The easiest signature of all holds for some texts under each of them, and under the second for all: so would the proof."""
     text = base64.b64encode(point).decode()
-    claims = {"maker_id": maker.id, "public_key": text, "iat": NOW, "exp": NOW + 60}
+    claims = {"maker_id": maker.id, "public_key": text, "iat": now(), "exp": now() + 60}
     for _ in range(3):
         claims["exp"] += 1
         signing, _, _ = STRANGER.sign({"typ": "augenblick-pairing+jws"}, claims).rpartition(".")
@@ -239,8 +244,8 @@ async def test_neither_key_is_enough(rows: Rows, maker: Maker) -> None:
         {**right, "proof_old": old.prove_key_change(device, third)},
         {**right, "public_key": third.public_base64},
         {**right, "proof_new": new.prove_pairing(maker.id)},
-        key_change(device, old, new, exp=NOW - 1, iat=NOW - 60),
-        key_change(device, old, new, exp=NOW + 3600),
+        key_change(device, old, new, exp=now() - 1, iat=now() - 60),
+        key_change(device, old, new, exp=now() + 3600),
         key_change(device, old, old),
     ]
     for body in wrong:
@@ -257,15 +262,15 @@ async def test_a_proof_counts_once(rows: Rows, maker: Maker) -> None:
     """Even when the old key has come back meanwhile, and by a clock that is ahead of ours."""
     old, new = DeviceKey(), DeviceKey()
     device = (await maker.pair(old)).json()["id"]
-    now = int(time.time())
-    first = key_change(device, old, new, iat=now + 3, exp=now + 120)
+    at = now()
+    first = key_change(device, old, new, iat=at + 3, exp=at + 120)
     assert (await maker.post(f"/v1/devices/{device}/key", first)).status_code == 200
     again = await maker.post(f"/v1/devices/{device}/key", first)
     assert (again.status_code, code(again)) == (403, "key-proof-invalid")
     assert "already" in again.json()["detail"], "who did not hear the answer learns that it was done"
-    too_early = key_change(device, new, old, iat=now + 3, exp=now + 120)
+    too_early = key_change(device, new, old, iat=at + 3, exp=at + 120)
     assert code(await maker.post(f"/v1/devices/{device}/key", too_early)) == "key-proof-invalid"
-    back = key_change(device, new, old, iat=now + 4, exp=now + 120)
+    back = key_change(device, new, old, iat=at + 4, exp=at + 120)
     assert (await maker.post(f"/v1/devices/{device}/key", back)).status_code == 200
     assert code(await maker.post(f"/v1/devices/{device}/key", first)) == "key-proof-invalid"
     assert await may_connect(rows, device, old)
