@@ -146,6 +146,13 @@ async def test_a_refused_refund_leaves_the_payment_as_it_was_and_is_told(case: C
     assert await amounts(case) == ("partially_refunded", 1895, 500)
 
 
+@pytest.fixture
+def nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No janitor runs, and is not waited for as long as one would be."""
+    monkeypatch.setattr(commands, "_TOUCH_S", 0.2)
+
+
+@pytest.mark.usefixtures("nobody_answers")
 async def test_a_refund_whose_answer_was_lost_is_found_and_not_made_twice(case: Case) -> None:
     await case.handle()
     case.provider.lose_answers = 1
@@ -159,6 +166,7 @@ async def test_a_refund_whose_answer_was_lost_is_found_and_not_made_twice(case: 
     assert case.provider.submitted.count("refund") == 1
 
 
+@pytest.mark.usefixtures("nobody_answers")
 async def test_a_touch_asks_now_and_leaves_alone_what_a_worker_has_in_hand(case: Case) -> None:
     await case.handle()
     case.provider.lose_answers = 1

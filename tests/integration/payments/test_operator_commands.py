@@ -13,7 +13,7 @@ from schemas.payments import Declined, Mismatched, NotSubmitted, Outcome, Pendin
 from schemas.tables import attempts, outbox, provider_accounts
 from streams.core import receipts
 from streams.core.handling import transaction
-from streams.payments import evidence, store
+from streams.payments import commands, evidence, store
 from tests.integration.payments.invented_provider import BOOKS, Books
 from tests.integration.payments.operated import PROVIDER, Operated, Paid
 from tests.support.rows import Rows
@@ -478,7 +478,8 @@ async def test_operators_command_as_merchants_do(operated: Operated) -> None:
     assert await holds(operated, early) and await holds(operated, paid) and await holds(operated, reserved)
 
 
-async def test_commands_that_cannot_be_are_refused(operated: Operated) -> None:
+async def test_commands_that_cannot_be_are_refused(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "_TOUCH_S", 0.2)  # no janitor runs, and none is waited for
     paid, lost = await operated.paid(), await unknown(operated)
     for arguments, code, reason in (
         (("capture", paid.payment_id), 1, "has nothing to capture"),
