@@ -56,7 +56,7 @@ def gone(pid: int) -> bool:
         return True
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+async def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "did not come true in time"
@@ -112,7 +112,7 @@ async def test_a_process_that_dies_too_often_is_reported_and_left_alone(spec: Ma
     async with Supervisor(events.append) as supervisor:
         crashing = spec("crashing", "import time; print('about to fail'); time.sleep(0.1); raise SystemExit(3)")
         await supervisor.start([crashing, spec("steady")])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             failure = await supervisor.wait_for_failure()
         assert failure.name == "crashing"
         assert "ended with exit status 3" in failure.problem
@@ -132,7 +132,7 @@ async def test_asked_for_deaths_are_not_held_against_a_process(spec: MakeSpec) -
         for _ in range(QUICK.maximum_restarts + 3):
             killed = await supervisor.kill_process("worker")
             assert gone(killed)
-            await supervisor.wait_until_ready("worker", 5)
+            await supervisor.wait_until_ready("worker", 30)
         assert supervisor.status("worker").restarts == QUICK.maximum_restarts + 3
 
 
@@ -140,7 +140,7 @@ async def test_a_process_that_is_never_restarted_is_reported_at_once(spec: MakeS
     async with Supervisor() as supervisor:
         await supervisor.start([spec("fragile", restart=NEVER_RESTART)])
         await supervisor.kill_process("fragile")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             failure = await supervisor.wait_for_failure()
         assert "is not restarted" in failure.problem
 
@@ -188,7 +188,7 @@ async def test_what_an_earlier_run_left_is_cleared_before_every_start(spec: Make
             [spec("worker", code, ready=file_appears(flag), before_start=lambda: flag.unlink(missing_ok=True))]
         )
         await supervisor.kill_process("worker")
-        await supervisor.wait_until_ready("worker", 5)
+        await supervisor.wait_until_ready("worker", 30)
         assert supervisor.status("worker").restarts == 1
 
 

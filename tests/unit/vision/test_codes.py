@@ -299,12 +299,14 @@ def test_without_time_only_the_quick_look_is_taken() -> None:
         frame for seed in range(540, 560) if len(read(seen(frame := draw(seed, "EAN13", HARD)), 0)) == 0 and read(seen(frame))
     )
     grey = seen(frame)
-    began = perf_counter()
-    assert read(grey, 0) == []
-    quick = perf_counter() - began
-    began = perf_counter()
-    assert texts(read(grey)) == [frame.text]
-    assert perf_counter() - began > quick
+
+    def seconds(*time_left: float) -> float:
+        began = perf_counter()
+        assert texts(read(grey, *time_left)) == ([] if time_left else [frame.text])
+        return perf_counter() - began
+
+    # The quickest of some: whoever shares the machine may hold up any.
+    assert min(seconds(0) for _ in range(5)) < min(seconds() for _ in range(5))
 
 
 def test_a_large_frame_is_bounded_work() -> None:
