@@ -196,7 +196,7 @@ def payment_event(order: Order, state: PaymentState, previous: PaymentState = Pa
     return new_event(f"payment.{state.value}", change, source="/test", journeyid=order.journey_id, deviceid=order.device_id)
 
 
-async def eventually(condition: Any, *, within_s: float = 15.0) -> Any:
+async def eventually(condition: Any, *, within_s: float = 30.0) -> Any:
     """The first true result of an async condition; an AssertionError after a while."""
     deadline = asyncio.get_running_loop().time() + within_s
     while True:
