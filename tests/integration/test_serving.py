@@ -27,6 +27,7 @@ from infra.local.triton import SHARED_MEMORY, SHARED_MEMORY_NAME, Triton
 from infra.triton import profiles
 from infra.triton.server import CONTROL_HEADER, GRPC_CONTROL_HEADER, models
 from streams.core.supervisor import Supervisor
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -47,14 +48,17 @@ instance_group [ {{ kind: KIND_CPU, count: 1 }} ]
 
 SLOW = """
 import time
+from pathlib import Path
 from vision.serving import Answer, FrameModel
 
 class TritonPythonModel(FrameModel):
-    options = {"sleep_ms": int, "fail": bool, "time_left_ms": (int, float)}
+    options = {"sleep_ms": int, "begun": str, "fail": bool, "time_left_ms": (int, float)}
     answered = 0
 
     def answer(self, jpeg, options, deadline):
         self.answered += 1
+        if "begun" in options:
+            Path(options["begun"]).touch()
         time.sleep(options.get("sleep_ms", 0) / 1000)
         if options.get("fail"):
             raise RuntimeError(jpeg.tobytes().decode())
@@ -88,6 +92,16 @@ class Served:
         headers = {"traceparent": trace} if trace else None
         answer = await self.client.infer("slow", [image, given], client_timeout=deadline_s, headers=headers)
         return int(json.loads(answer.as_numpy("RESULT")[0, 0]))
+
+    async def keep_busy(self, begun: Path, ms: int) -> "asyncio.Task[int]":
+        """Asks what takes so long, and returns when the model is at it; `begun` is a file that is not there yet."""
+        asked = asyncio.create_task(self.ask(sleep_ms=ms, begun=str(begun)))
+
+        async def has_begun() -> bool:
+            return begun.exists()
+
+        await eventually(has_begun)
+        return asked
 
     def http(self, path: str, body: bytes | None = None, **headers: str) -> Any:
         address = next(entry.address for entry in self.server.addresses() if entry.address.startswith("http"))
@@ -158,13 +172,19 @@ async def test_a_model_that_cannot_be_loaded_leaves_the_others_and_is_named(two:
     assert not found["broken"].serves
 
 
-async def test_frames_whose_callers_have_gone_are_counted_and_cost_no_work(two: Served) -> None:
+async def test_frames_whose_callers_have_gone_are_counted_and_cost_no_work(two: Served, tmp_path: Path) -> None:
     before = await two.ask()
     shed = two.metric("augenblick_frames_shed_total", model="slow", reason="cancelled")
-    busy = asyncio.create_task(two.ask(sleep_ms=800))
-    await asyncio.sleep(0.2)
-    late = await asyncio.gather(*(two.ask(deadline_s=0.1) for _ in range(5)), return_exceptions=True)
-    assert all(isinstance(error, InferenceServerException) for error in late)
+    busy = await two.keep_busy(tmp_path / "begun", 2000)
+    asked = [asyncio.create_task(two.ask()) for _ in range(5)]
+
+    async def all_wait() -> bool:
+        return two.metric("nv_inference_pending_request_count", model="slow") == 5
+
+    await eventually(all_wait, what="the arrival of all")
+    for each in asked:
+        each.cancel()
+    assert all(isinstance(error, asyncio.CancelledError) for error in await asyncio.gather(*asked, return_exceptions=True))
     assert await busy == before + 1
     assert await two.ask() == before + 2, "none of the late ones was looked at"
     assert two.metric("augenblick_frames_shed_total", model="slow", reason="cancelled") == shed + 5
@@ -179,15 +199,14 @@ async def test_a_frame_that_says_it_is_too_late_is_counted_and_costs_no_work(two
     assert two.metric("augenblick_frames_shed_total", model="slow", reason="late") == shed + 1
 
 
-async def test_the_time_a_frame_waited_for_its_turn_counts(two: Served) -> None:
+async def test_the_time_a_frame_waited_for_its_turn_counts(two: Served, tmp_path: Path) -> None:
     before = await two.ask()
     shed = two.metric("augenblick_frames_shed_total", model="slow", reason="late")
-    busy = asyncio.create_task(two.ask(sleep_ms=900))
-    await asyncio.sleep(0.2)
+    busy = await two.keep_busy(tmp_path / "begun", 2500)
     with pytest.raises(InferenceServerException, match="no time is left"):
-        await two.ask(time_left_ms=300, sent_at_ms=time.time() * 1000)
+        await two.ask(time_left_ms=1000, sent_at_ms=time.time() * 1000)
     assert await busy == before + 1
-    assert await two.ask(time_left_ms=300, sent_at_ms=time.time() * 1000) == before + 2, "one that need not wait is looked at"
+    assert await two.ask(time_left_ms=1000, sent_at_ms=time.time() * 1000) == before + 2, "one that need not wait is looked at"
     assert two.metric("augenblick_frames_shed_total", model="slow", reason="late") == shed + 1
 
 
