@@ -1,6 +1,7 @@
 """The embedded stack, for real: everything starts, answers, is killed and comes back, and nothing is left behind."""
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -34,6 +36,7 @@ from infra.local.stack import LocalStack, StackRunning
 from infra.local.state import StackState, read_state, running_environment, write_state
 from infra.local.triton import SHARED_MEMORY, SHARED_MEMORY_NAME, remove_shared_memory
 from streams.core.supervisor import ProcessState
+from tests.support import waiting
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 TOPIC = "test.topic"
@@ -63,7 +66,7 @@ def encoded(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-async def read_codes(client: triton.InferenceServerClient, frame: bytes, deadline_seconds: float = 10) -> list[dict[str, Any]]:
+async def read_codes(client: triton.InferenceServerClient, frame: bytes, deadline_seconds: float = 30) -> list[dict[str, Any]]:
     image = triton.InferInput("IMAGE", [1, len(frame)], "UINT8")
     image.set_data_from_numpy(numpy.frombuffer(frame, dtype=numpy.uint8).reshape(1, -1))
     answer = await client.infer("codes", [image], client_timeout=deadline_seconds)
@@ -100,7 +103,7 @@ async def consume(servers: str, topic: str, count: int) -> list[bytes]:
         auto_offset_reset="earliest",
         enable_auto_commit=False,
     )
-    async with consumer, asyncio.timeout(20):
+    async with consumer, asyncio.timeout(60):
         return [bytes((await consumer.getone()).value) for _ in range(count)]
 
 
@@ -122,7 +125,7 @@ def gone(process: psutil.Process) -> bool:
         return True
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+async def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "did not come true in time"
@@ -156,7 +159,7 @@ async def test_kafka_takes_large_frames_and_survives_a_kill_with_its_data(stack:
     await produce(servers, TOPIC, b"before")
     await produce(servers, TOPIC, frame)
     await stack.supervisor.kill_process("kafka")
-    await stack.supervisor.wait_until_ready("kafka", 40)
+    await stack.supervisor.wait_until_ready("kafka", 120)
     assert stack.environment["KAFKA_BOOTSTRAP_SERVERS"] == servers
     await produce(servers, TOPIC, b"after")
     assert await consume(servers, TOPIC, 3) == [b"before", frame, b"after"]
@@ -185,7 +188,7 @@ async def test_postgres_asks_for_its_password_has_pgvector_and_survives_a_kill(s
     await query(url, "CREATE TABLE kept (word text)")
     await query(url, "INSERT INTO kept VALUES ('committed')")
     await stack.supervisor.kill_process("postgres")
-    await stack.supervisor.wait_until_ready("postgres", 30)
+    await stack.supervisor.wait_until_ready("postgres", 120)
     assert await query(url, "SELECT word FROM kept") == [("committed",)]
 
 
@@ -260,7 +263,7 @@ async def test_triton_comes_back_after_it_is_killed_with_all_its_workers(
     assert len(members) > 1, "the model runs in a process of its own"
     await stack.supervisor.kill_process("triton")
     await eventually(lambda: all(gone(member) for member in members))
-    await stack.supervisor.wait_until_ready("triton", 30)
+    await stack.supervisor.wait_until_ready("triton", 120)
     assert [code["text"] for code in await codes(jpeg())] == ["4006381333931"]
 
 
@@ -273,19 +276,22 @@ async def test_zipkin_keeps_and_shows_traces(stack: LocalStack) -> None:
 
     def send() -> int:
         request = urllib.request.Request(endpoint, json.dumps([span]).encode(), {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=20) as answer:
             return int(answer.status)
 
-    def kept() -> bool:
-        with urllib.request.urlopen(endpoint.replace("/spans", f"/trace/{trace}"), timeout=5) as answer:
-            return [item["name"] for item in json.load(answer)] == ["glance"]
+    def kept() -> list[str]:
+        address = endpoint.replace("/spans", f"/trace/{trace}")
+        # What was taken is kept a moment later, and until then not found.
+        with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(address, timeout=20) as answer:
+            return [item["name"] for item in json.load(answer)]
+        return []
 
     def page() -> str:
-        with urllib.request.urlopen(stack.environment["ZIPKIN_URL"], timeout=5) as answer:
+        with urllib.request.urlopen(stack.environment["ZIPKIN_URL"], timeout=20) as answer:
             return str(answer.read().decode())
 
     assert await asyncio.to_thread(send) == 202
-    assert await asyncio.to_thread(kept)
+    assert await waiting.eventually(lambda: asyncio.to_thread(kept)) == ["glance"]
     assert "<html" in await asyncio.to_thread(page)
 
 
@@ -340,7 +346,7 @@ async def test_without_java_kafka_is_in_memory_and_that_is_said(tmp_path: Path, 
             await produce(servers, TOPIC, b"hello")
             assert await consume(servers, TOPIC, 1) == [b"hello"]
             await stack.supervisor.kill_process("kafka")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 failure = await stack.supervisor.wait_for_failure()
             assert failure.name == "kafka", "its loss is reported, not hidden by an empty one"
     finally:
