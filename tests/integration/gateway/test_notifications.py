@@ -19,7 +19,7 @@ from schemas.payments import Payer, PaymentDue
 from schemas.tables import attempts, outbox, provider_notifications
 from streams.core.database import Database
 from streams.core.sealing import Sealer
-from streams.gateway import problems
+from streams.gateway import notifications, problems
 from streams.gateway.notifications import Notifications
 from streams.payments.accounts import Accounts
 from streams.payments.accounts import add as add_account
@@ -188,7 +188,10 @@ async def test_one_that_says_nothing_new_is_kept_and_nobody_is_told(notified: No
     assert (row["state"], row["frozen_at"] is not None, notified.case.provider.asked) == ("captured", True, asked)
 
 
-async def test_while_a_worker_waits_for_the_answer_the_notification_waits_too(notified: Notified) -> None:
+async def test_while_a_worker_waits_for_the_answer_the_notification_waits_too(
+    notified: Notified, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifications, "_WAITS_S", (*[0.05] * 400, 0.1))  # longer than the worker takes on a slow machine
     await notified.case.change("leased_by = 'test-0'", "attempts")
     posting = asyncio.create_task(notified.post())
     await asyncio.sleep(0.02)

@@ -60,7 +60,7 @@ async def test_the_healthy_providers_payments_go_on(database: Database, sealer: 
     payments = Payments(database, work, calls)
     try:
         for case in slow:
-            await asyncio.wait_for(payments(case.due), 5)
+            await asyncio.wait_for(payments(case.due), 20)
         async with asyncio.timeout(20):
             while hanging.under_way < 4:
                 await asyncio.sleep(0.01)
@@ -70,7 +70,7 @@ async def test_the_healthy_providers_payments_go_on(database: Database, sealer: 
             await payments(case.due)
         while healthy.charged < 6:
             await asyncio.sleep(0.01)
-            assert perf_counter() - started < 10, "the healthy provider's payments wait for the other's"
+            assert perf_counter() - started < 30, "the healthy provider's payments wait for the other's"
         assert hanging.under_way == 4, "no more than its lane holds"
     finally:
         hanging.released.set()

@@ -224,7 +224,7 @@ async def test_a_call_that_takes_too_long_is_unknown(case: Case, monkeypatch: py
             await asyncio.sleep(30)
             raise AssertionError("unreachable")
 
-    monkeypatch.setattr(service, "CALL_S", 0.3)
+    monkeypatch.setattr(service, "CALL_S", 1.0)
     case.provider = Slow()
     await case.handle()
     assert await case.state() == "unknown"
