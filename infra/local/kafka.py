@@ -113,7 +113,7 @@ class InMemoryKafka:
             log_file=self._log_file,
             working_directory=INFRA.parent,
             ready=ready,
-            ready_timeout_seconds=20,
+            ready_timeout_seconds=60,
             before_start=lambda: self._address_file.unlink(missing_ok=True),
             # What it held is gone with it, and a new one would listen elsewhere: starting it again would hide a loss.
             restart=NEVER_RESTART,
@@ -141,7 +141,7 @@ def _broker(properties: Path, log_file: Path, address: str, *flags: str) -> Proc
         argv=[*_java(*flags), "kafka.Kafka", str(properties)],
         log_file=log_file,
         ready=lambda: kafka_answers(address),
-        ready_timeout_seconds=60,
+        ready_timeout_seconds=180,
         stop_timeout_seconds=20,
         remedy="Run `augenblick doctor`. If the data is damaged and you can do without it, delete data/kafka beside the logs.",
     )

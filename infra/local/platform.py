@@ -20,6 +20,9 @@ from streams.core.topology import ROLES
 # Roles crash on purpose when they cannot go on; only one that dies again and again is a fault.
 _RESTART = RestartPolicy(maximum_restarts=30, window_seconds=60)
 
+# All roles start at once, and each has much to import: on two cores that others use as well, that takes a while.
+_READY_WITHIN_S = 180.0
+
 
 def process_name(provider: str) -> str:
     """Of a sandbox provider."""
@@ -104,7 +107,7 @@ class Platform:
             environment=self.environment,
             runs_to_completion=True,
             depends_on=after,
-            ready_timeout_seconds=60,
+            ready_timeout_seconds=_READY_WITHIN_S,
         )
 
     def _role(self, role: str) -> ProcessSpec:
@@ -117,7 +120,7 @@ class Platform:
             environment={**self.environment, "AUGENBLICK_READY_FILE": str(ready_file)},
             before_start=partial(ready_file.unlink, missing_ok=True),
             ready=partial(_exists, ready_file),
-            ready_timeout_seconds=60,
+            ready_timeout_seconds=_READY_WITHIN_S,
             restart=_RESTART,
             depends_on=("prepare",),
         )

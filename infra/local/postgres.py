@@ -91,7 +91,7 @@ class Postgres:
             # The system user must be able to enter it; the caller's directory may be closed to it.
             working_directory=self._data.parent,
             ready=self._ready,
-            ready_timeout_seconds=60,
+            ready_timeout_seconds=180,
             # SIGINT: end the sessions and write everything down. SIGTERM would wait for clients to leave by themselves.
             stop_signal=signal.SIGINT,
             stop_timeout_seconds=20,

@@ -117,7 +117,7 @@ class Triton:
             },
             ready=self._ready,
             before_start=lambda: remove_shared_memory(self._shared_memory_prefix),
-            ready_timeout_seconds=120,
+            ready_timeout_seconds=180,
             stop_timeout_seconds=15,
             remedy="Run `augenblick doctor`; if tritonserver's environment is damaged, delete .venv-triton and run `make setup`.",
         )

@@ -61,7 +61,7 @@ def _server(port: int, log_file: Path, temporary: Path, *flags: str) -> ProcessS
         log_file=log_file,
         environment={"STORAGE_TYPE": "mem", "MEM_MAX_SPANS": "200000", "SELF_TRACING_ENABLED": "false"},
         ready=lambda: http_answers(f"http://{LOOPBACK}:{port}/health"),
-        ready_timeout_seconds=60,
+        ready_timeout_seconds=180,
         before_start=clear_temporary_files,
         # It has nothing to write down, and would wait two seconds for requests to end.
         stop_signal=signal.SIGKILL,

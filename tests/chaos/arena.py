@@ -65,13 +65,14 @@ class Arena:
             working_directory=CHECKOUT,
             before_start=partial(ready_file.unlink, missing_ok=True),
             ready=partial(_exists, ready_file),
-            ready_timeout_seconds=60,
+            ready_timeout_seconds=120,
+            stop_timeout_seconds=60,
             restart=RestartPolicy(maximum_restarts=1000),
         )
         await self.stack.supervisor.start([spec])
         return name
 
-    async def run(self, *argv: str, within_s: float = 60.0) -> int:
+    async def run(self, *argv: str, within_s: float = 120.0) -> int:
         """A process that ends by itself, or by its own SIGKILL; returns how."""
         environment = {**os.environ, **self.environment}
         process = await asyncio.create_subprocess_exec(sys.executable, "-m", *argv, env=environment, cwd=CHECKOUT)
@@ -91,7 +92,7 @@ class Arena:
         self.killed.append(await self.stack.supervisor.kill_process(name))
 
     async def back(self, name: str) -> None:
-        await self.stack.supervisor.wait_until_ready(name, 60)
+        await self.stack.supervisor.wait_until_ready(name, 120)
 
     async def stop(self, *names: str) -> None:
         for name in names:
@@ -142,7 +143,7 @@ class Arena:
         return sum(entry.behind for entry in administration.lag(servers, {f"nobody-{uuid4()}": (topic,)}))
 
     async def all_handled_once(
-        self, topic: Topic, sent: Iterable[Event], *, perhaps: Iterable[Event] = (), within_s: float = 60.0
+        self, topic: Topic, sent: Iterable[Event], *, perhaps: Iterable[Event] = (), within_s: float = 120.0
     ) -> None:
         """Every event that was sent has its row, none has two, and all of the topic is acknowledged. `perhaps`: whose sending
         was interrupted; they may have a row."""
@@ -160,7 +161,7 @@ class Arena:
         async def acknowledged() -> bool:
             return self.behind(topic) == 0
 
-        await eventually(acknowledged, within_s=30, what="the acknowledgement of all")
+        await eventually(acknowledged, within_s=60, what="the acknowledgement of all")
         rows = await self.rows(topic)
         assert {each for each, times in rows.items() if times > 1} == set(), "done twice"
         if topic not in TOPICS:  # the platform's own are shared by the tests

@@ -37,7 +37,7 @@ async def test_a_worker_that_cannot_go_on_leaves_its_events_to_its_successor(are
     async def crashed_twice() -> bool:
         return arena.stack.supervisor.status(worker).restarts >= 2
 
-    await eventually(crashed_twice, within_s=90)
+    await eventually(crashed_twice, within_s=180)
     assert arena.behind(topic) > 0
     assert str(sent[7].id) not in await arena.rows(topic)
     repaired.touch()

@@ -33,7 +33,7 @@ async def kept_busy(arena: Arena, topic: Topic) -> AsyncIterator[list[Event]]:
         await sending
 
 
-async def progress(arena: Arena, topic: Topic, *, within_s: float = 60.0) -> None:
+async def progress(arena: Arena, topic: Topic, *, within_s: float = 120.0) -> None:
     before = await arena.done(topic)
 
     async def more_is_done() -> bool:

@@ -7,7 +7,7 @@ from typing import TypeVar
 Found = TypeVar("Found")
 
 
-async def eventually(look: Callable[[], Awaitable[Found]], *, within_s: float = 30.0, what: str = "it") -> Found:
+async def eventually(look: Callable[[], Awaitable[Found]], *, within_s: float = 60.0, what: str = "it") -> Found:
     """The first true result of `look`. An AssertionError with the last one when it never comes."""
     deadline = asyncio.get_running_loop().time() + within_s
     while True:
