@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from streams.core.settings import Settings
 from streams.core.telemetry.tracing import trace_id
 from tests.browser.world import GTIN, HOSTILE, SECRET, Seeded, seed
 from tests.support.servers import migrated_database, missing
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.browser
 
@@ -35,6 +37,7 @@ FLAGS = [
     "--no-default-browser-check",
     "--no-pings",
 ]
+expect.set_options(timeout=30_000)  # milliseconds: a browser that starts on a busy machine takes its time
 TRACE_PAGE = "http://127.0.0.1:9411/zipkin/traces/{trace_id}"
 
 
@@ -65,15 +68,15 @@ async def console(stack: LocalStack) -> AsyncIterator[Console]:
 
 async def _until_healthy(address: str, role: asyncio.Task[None]) -> None:
     async with httpx.AsyncClient() as client:
-        for _ in range(100):
+
+        async def healthy() -> bool:
             if role.done():
                 role.result()
-            try:
-                if (await client.get(f"{address}/healthz")).status_code == 200:
-                    return
-            except httpx.TransportError:
-                await asyncio.sleep(0.05)
-    raise AssertionError("the console did not become healthy")
+            with suppress(httpx.TransportError):
+                return (await client.get(f"{address}/healthz")).status_code == 200
+            return False
+
+        await eventually(healthy, what="the console's health")
 
 
 @pytest.fixture(scope="session")
@@ -300,7 +303,7 @@ async def test_the_list_refreshes_by_itself(page: Page, console: Console) -> Non
     await page.goto(console.address)
     link = page.locator(f"#open-{console.seeded.hostile}")
     await link.focus()
-    async with page.expect_response(lambda answer: "/parts/journeys" in answer.url, timeout=5000):
+    async with page.expect_response(lambda answer: "/parts/journeys" in answer.url):
         pass
     await page.wait_for_timeout(200)
     assert await page.evaluate("document.activeElement.id") == f"open-{console.seeded.hostile}"
@@ -311,10 +314,10 @@ async def test_failing_to_refresh_is_said(browser: Browser, console: Console) ->
     page = await context.new_page()
     await page.goto(console.address)
     await context.set_offline(True)
-    await expect(page.locator("#stopped")).to_be_visible(timeout=5000)
+    await expect(page.locator("#stopped")).to_be_visible()
     await expect(page.locator(f"#{console.seeded.paid}")).to_be_visible()
     await context.set_offline(False)
-    await expect(page.locator("#stopped")).to_be_hidden(timeout=5000)
+    await expect(page.locator("#stopped")).to_be_hidden()
     await context.close()
 
 
