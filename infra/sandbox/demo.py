@@ -31,7 +31,7 @@ from streams.core.sealing import Sealer
 Progress = Callable[[str], None]
 
 _SPANS_ARRIVE_S = 0.8  # after they end; see streams/core/telemetry/setup.py
-_SPANS_WITHIN_S = 10.0
+_SPANS_WITHIN_S = 30.0
 _NOTIFIED_WITHIN_S = 2.5
 
 

@@ -177,7 +177,7 @@ class Glasses:
         if accepted["type"] != "gateway.accepted":
             raise LinkLost(f"the gateway refused: {accepted}")
 
-    async def look(self, frame: bytes, intent: str = "price", timeout_s: float = 5.0, **attributes: Any) -> Message:
+    async def look(self, frame: bytes, intent: str = "price", timeout_s: float = 10.0, **attributes: Any) -> Message:
         """A glance and its answer: `offers.found`, `payees.found`, `choice.offered`, `look.again`, or the notice that the frame
         was dropped or refused."""
         sighting = await self.send_frame(frame, intent, **attributes)
@@ -189,7 +189,7 @@ class Glasses:
 
         return await self.expect(answers, timeout_s)
 
-    async def choose(self, offered: Message, choice: int, timeout_s: float = 5.0) -> Message:
+    async def choose(self, offered: Message, choice: int, timeout_s: float = 10.0) -> Message:
         """Answer a `choice.offered` with one of its choices, from 0: `offers.found`, or the notice that it was refused."""
         made = await self.send("choice.made", {"offered": offered["data"], "choice": choice}, journey=offered["journeyid"])
 
