@@ -3,7 +3,7 @@
 import json
 import random
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
@@ -32,7 +32,7 @@ def choose_ports(names: Iterable[str], kept_in: Path) -> dict[str, int]:
     for name in names:
         port = kept.get(name)
         if port is None or port in chosen.values() or not is_free(port):
-            port = _new_port(avoid={*kept.values(), *chosen.values()})
+            port = new_port(avoid={*kept.values(), *chosen.values()})
         chosen[name] = port
     kept_in.write_text(json.dumps({**kept, **chosen}, indent=2) + "\n")
     return chosen
@@ -45,7 +45,8 @@ def _read(path: Path) -> dict[str, int]:
         return {}
 
 
-def _new_port(avoid: set[int]) -> int:
+def new_port(avoid: Collection[int] = ()) -> int:
+    """A free one. Somebody else may take it before it is listened at, and hardly will."""
     candidates = range(LOWEST_PORT, HIGHEST_PORT)
     for port in random.sample(candidates, len(candidates)):
         if port not in avoid and is_free(port):

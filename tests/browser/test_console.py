@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import httpx
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
+from infra.local.ports import new_port
 from infra.local.stack import LocalStack
 from schemas.ids import JourneyId, PaymentId
 from streams.console.agent import run
@@ -51,8 +51,7 @@ class Console:
 async def console(stack: LocalStack) -> AsyncIterator[Console]:
     """With a database of its own, for its journeys are counted."""
     database_url = await migrated_database(stack.environment["DATABASE_URL"])
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = new_port()
     settings = Settings(DATABASE_URL=database_url, console_port=port, trace_page=TRACE_PAGE)
     async with composed(settings) as parts:
         async with parts.database().transaction() as connection:

@@ -9,20 +9,21 @@ import httpx
 import pytest
 
 from connectors.payments.stripe import StripeConnector
+from infra.local.ports import new_port
 from infra.sandbox import localstripe, proxy
 from infra.sandbox.faults import Fault
 from schemas.errors import Retryable
 from schemas.ids import AttemptId, JourneyId, OrderId, PaymentId
 from schemas.money import Money
 from schemas.payments import Authorise, NotSubmitted, Opened, Payer, Succeeded, Unknown
-from tests.support.peers import free_port, let_late_effects_happen, running
+from tests.support.peers import let_late_effects_happen, running
 
 TIMEOUT_S, SLOW_S = 2, 3
 
 
 @pytest.fixture(scope="module")
 def proxied(stripe_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    address = proxy.address(port := free_port())
+    address = proxy.address(port := new_port())
     log = tmp_path_factory.mktemp("proxy") / "log"
     with running(proxy.argv(port, stripe_address), lambda: proxy.is_ready(address), log):
         yield address
@@ -144,8 +145,8 @@ async def test_a_delay_is_kept(connector: StripeConnector, payer: Payer, proxied
 
 
 async def test_a_target_that_is_gone_is_a_bad_gateway(tmp_path_factory: pytest.TempPathFactory) -> None:
-    address = proxy.address(port := free_port())
-    argv = proxy.argv(port, f"http://127.0.0.1:{free_port()}")
+    address = proxy.address(port := new_port())
+    argv = proxy.argv(port, f"http://127.0.0.1:{new_port()}")
     process = await asyncio.create_subprocess_exec(*argv)
     try:
         while not await proxy.is_ready(address):

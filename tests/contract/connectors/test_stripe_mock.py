@@ -12,11 +12,12 @@ from aiohttp import web
 
 from connectors.conformance.payments import cancel_of, capture_of, refund_of
 from connectors.payments.stripe import StripeConnector
+from infra.local.ports import new_port
 from schemas.errors import Misconfigured
 from schemas.ids import AttemptId, JourneyId, OrderId, PaymentId
 from schemas.money import Money
 from schemas.payments import Authorise, Command, Mismatched, Payer, RefusedByProvider, Succeeded
-from tests.support.peers import Form, free_port, installed, listens, running, scripted
+from tests.support.peers import Form, installed, listens, running, scripted
 
 KEY = "sk_test_0123456789"
 RETURN_URL = "https://shop.example/paid"
@@ -43,7 +44,7 @@ class StripeMock:
 
 @pytest.fixture(scope="module")
 def stripe_mock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StripeMock]:
-    port, log = free_port(), tmp_path_factory.mktemp("stripe-mock") / "log"
+    port, log = new_port(), tmp_path_factory.mktemp("stripe-mock") / "log"
     argv = [str(installed(".peers/bin/stripe-mock")), "-http-addr", f"127.0.0.1:{port}"]
     with running(argv, lambda: listens(port), log):
         yield StripeMock(port, log)

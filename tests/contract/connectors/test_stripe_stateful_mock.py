@@ -10,16 +10,17 @@ import pytest
 
 from connectors.payments.stripe import StripeConnector
 from connectors.payments.stripe.connector import _Lost, _Refused
+from infra.local.ports import new_port
 from schemas.errors import Misconfigured
 from schemas.payments import Declined, RefusedByProvider
-from tests.support.peers import free_port, installed, listens, running
+from tests.support.peers import installed, listens, running
 
 _PROGRAM = 'require("stripe-stateful-mock").createExpressApp().listen(Number(process.argv[1]), "127.0.0.1")'
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    port, peers = free_port(), installed("tests/peers/node_modules/stripe-stateful-mock").parents[1]
+    port, peers = new_port(), installed("tests/peers/node_modules/stripe-stateful-mock").parents[1]
     log = tmp_path_factory.mktemp("stripe-stateful-mock") / "log"
     with running(["node", "-e", _PROGRAM, str(port)], lambda: listens(port), log, cwd=peers):
         yield f"http://127.0.0.1:{port}"

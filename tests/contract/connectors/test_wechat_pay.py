@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -28,6 +27,7 @@ from connectors.payments.wechat_pay import WechatPayConnector, mapping
 from connectors.payments.wechat_pay.connector import CERTIFICATES_EVERY_S
 from connectors.payments.wechat_pay.credentials import load
 from connectors.ports import PaymentConnector
+from infra.local.ports import new_port
 from infra.sandbox import wechat_pay
 from infra.sandbox.faults import Fault
 from infra.sandbox.wechat_pay import signing as their_signing
@@ -1058,9 +1058,7 @@ async def next_event(connector: WechatPayConnector, received: "asyncio.Queue[tup
 @asynccontextmanager
 async def gateway() -> AsyncIterator[str]:
     """One of this test's own, in a process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = new_port()
     process = await asyncio.create_subprocess_exec(*wechat_pay.argv(port))
     try:
         async with asyncio.timeout(30):

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import select, update
 
+from infra.local.ports import new_port
 from infra.sandbox import providers
 from infra.sandbox.providers import SandboxProvider
 from schemas.ids import PaymentId
@@ -21,7 +22,7 @@ from streams.payments import commands
 from streams.payments.accounts import Accounts
 from streams.payments.work import PaymentWork
 from tests.integration.payments.operated import NO_TRIGGERS, Operated
-from tests.support.peers import free_port, running
+from tests.support.peers import running
 from tests.support.rows import Rows
 
 ZONES = {"alipay": "Asia/Shanghai", "wechat_pay": "Asia/Shanghai", "stripe": "UTC"}
@@ -95,7 +96,7 @@ class Sandbox:
 @pytest.fixture(scope="module", params=providers.NAMES)
 def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     module = providers.find(request.param)
-    address = module.address(port := free_port())
+    address = module.address(port := new_port())
     with running(module.argv(port), lambda: module.is_ready(address), tmp_path_factory.mktemp(request.param) / "log"):
         yield request.param, address
 

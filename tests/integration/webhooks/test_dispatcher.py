@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind
 from sqlalchemy import select, update
 
+from infra.local.ports import new_port
 from schemas.payments import PaymentState
 from schemas.tables import deliveries, endpoints, messages, outbox
 from streams.core import receipts
@@ -26,7 +27,7 @@ from streams.webhooks import signing, store
 from streams.webhooks.dispatcher import record
 from streams.webhooks.service import Answer, Delivered, Retry
 from tests.integration.webhooks.conftest import Dispatching
-from tests.integration.webhooks.world import CHECKOUT, SECRET_KEY, Order, Receiver, World, eventually, free_port
+from tests.integration.webhooks.world import CHECKOUT, SECRET_KEY, Order, Receiver, World, eventually
 
 ANOTHER_KEY = "YW5vdGhlciBrZXkgdGhhbiB0aGUgb25lIG9mIHRlc3Q="
 
@@ -220,7 +221,7 @@ async def test_every_attempt_is_a_span_below_the_message(
 
 async def test_nobody_there_is_an_attempt_too(world: World, dispatching: Dispatching) -> None:
     merchant_id, _ = await world.merchant()
-    await world.endpoint(merchant_id, f"http://127.0.0.1:{free_port()}/webhooks")
+    await world.endpoint(merchant_id, f"http://127.0.0.1:{new_port()}/webhooks")
     order = await world.order(merchant_id)
     await world.captured(order)
     async with dispatching(waits=()):

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import httpx
 from sqlalchemy import insert, select, text, update
 
+from infra.local.ports import new_port
 from schemas.events import Event, new_event
 from schemas.ids import DeviceId, EndpointId, JourneyId, MerchantId, OfferId, OrderId, PaymentId, ProposalId
 from schemas.money import Money
@@ -206,19 +206,13 @@ async def eventually(condition: Any, *, within_s: float = 30.0) -> Any:
         await asyncio.sleep(0.02)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Receiver:
     """The sandbox's merchant, as a process of its own."""
 
     def __init__(self, folder: Path) -> None:
         self._secrets = folder / "secrets"
         self._record = folder / "received.jsonl"
-        self._port = free_port()
+        self._port = new_port()
         self.url = f"http://127.0.0.1:{self._port}/webhooks"
         self._base = f"http://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
@@ -14,6 +13,7 @@ import httpx
 import pytest
 
 from connectors.payments.wechat_pay import connect
+from infra.local.ports import new_port
 from infra.sandbox import wechat_pay
 from infra.sandbox.wechat_pay.keys import Keys
 from infra.sandbox.wechat_pay.ledger import ZONE, Ledger, Refused
@@ -154,9 +154,7 @@ def test_a_restart_goes_on_where_it_ended(tmp_path: Path) -> None:
 
 
 async def test_a_killed_process_forgets_nothing(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = new_port()
     address = wechat_pay.address(port)
     async with process(port, tmp_path / "books", signal.SIGKILL):
         before = wechat_pay.credentials(address)
@@ -184,9 +182,7 @@ async def test_a_killed_process_forgets_nothing(tmp_path: Path) -> None:
 
 
 async def test_strangers_are_not_let_in(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = new_port()
     async with process(port, tmp_path / "books", signal.SIGTERM), httpx.AsyncClient(trust_env=False) as client:
         for path in ("/v3/certificates", "/v3/pay/transactions/out-trade-no/order-1?mchid=1", "/v3/billdownload/file?token=x"):
             answer = await client.get(wechat_pay.address(port) + path)
