@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from infra.local.stack import LocalStack
 from streams.core.database import Database, create_engine
@@ -13,6 +14,11 @@ from streams.core.sealing import Sealer
 from tests.support.rows import Rows
 from tests.support.servers import local_stack, migrated_database, need_everything, new_database
 from tests.support.world import RunningPlatform, running_platform
+
+# The same examples in every run, as where CI is set, and as much time for each as it takes on a busy machine: whoever has changed
+# nothing has broken nothing. To look for more: pytest --hypothesis-profile=default.
+settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("repeatable")
 
 SERVERS = {"stack", "triton", "platform"}
 FIRST_START_S = 600
