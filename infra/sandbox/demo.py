@@ -194,7 +194,7 @@ class _Phone:
     """The wearer's, where the wallet asks."""
 
     # Whoever asks the provider of its own accord must have done so a moment ago, or nobody could tell what moved the payment.
-    _NOT_ASKED_FOR = timedelta(seconds=2)
+    _NOT_ASKED_FOR = timedelta(seconds=3)
 
     def __init__(self, database: Database, provider: providers.SandboxProvider, address: str) -> None:
         self._database = database

@@ -58,7 +58,7 @@ def test_thirty_payments_survive_kills_outages_and_a_provider_on_its_worst_day(t
 def test_books_of_an_earlier_drill_are_not_mixed_in(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     done = subprocess.run(
-        [*COMMAND, "--root", str(tmp_path)], cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=False
+        [*COMMAND, "--root", str(tmp_path)], cwd=CHECKOUT, capture_output=True, text=True, timeout=180, check=False
     )
     assert done.returncode == 1
     assert "choose a new directory" in done.stderr
@@ -76,17 +76,17 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
         children = psutil.Process(drill.pid).children(recursive=True)
         assert len(children) > 10
         drill.send_signal(signal.SIGINT)
-        _, errors = drill.communicate(timeout=90)
+        _, errors = drill.communicate(timeout=180)
     finally:
         drill.kill()
         drill.wait()
     assert drill.returncode == 130, errors
     assert "Traceback" not in errors
-    _, alive = psutil.wait_procs(children, timeout=5)
+    _, alive = psutil.wait_procs(children, timeout=30)
     assert alive == []
 
 
 def test_wrong_numbers_are_refused() -> None:
-    done = subprocess.run([*COMMAND, "--payments", "0"], cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*COMMAND, "--payments", "0"], cwd=CHECKOUT, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 2
     assert "--payments" in done.stderr

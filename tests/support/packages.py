@@ -3,6 +3,7 @@
 import io
 import random
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from streams.evaluation.drawing import font
@@ -32,8 +33,10 @@ def front(number: int) -> Image.Image:
 def photo(number: int, take: int) -> bytes:
     """A JPEG of 640×480: package `number` held a little differently at each `take`, before a blurred shelf."""
     chance = random.Random(f"photo {number} {take}")
-    noise = Image.effect_noise((_PHOTO[0] // 8, _PHOTO[1] // 8), 70).resize(_PHOTO).filter(ImageFilter.GaussianBlur(9))
-    shelf = noise.convert("RGB")
+    # Pillow's own noise would depend on how much of it the process has made before.
+    grains = np.random.default_rng((number, take)).normal(128, 70, (_PHOTO[1] // 8, _PHOTO[0] // 8))
+    noise = Image.fromarray(grains.clip(0, 255).astype(np.uint8))
+    shelf = noise.resize(_PHOTO).filter(ImageFilter.GaussianBlur(9)).convert("RGB")
     height = chance.uniform(330, 440)
     width = height * _FRONT[0] / _FRONT[1]
     left, top = chance.uniform(30, _PHOTO[0] - width - 30), chance.uniform(15, _PHOTO[1] - height - 15)
@@ -62,8 +65,6 @@ def empty_shelf(take: int) -> bytes:
 
 def _back(corners: list[tuple[float, float]]) -> tuple[float, ...]:
     """The perspective that takes the photo's pixels back to the front's, as Pillow wants it."""
-    import numpy as np
-
     whole = [(0, 0), (_FRONT[0], 0), _FRONT, (0, _FRONT[1])]
     rows, right = [], []
     for (x, y), (u, v) in zip(corners, whole, strict=True):

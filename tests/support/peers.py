@@ -31,7 +31,7 @@ def running(argv: Sequence[str], is_ready: Callable[[], Awaitable[bool]], log: P
     with log.open("w") as output:
         process = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, **options)  # type: ignore[call-overload]
         try:
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             while not asyncio.run(is_ready()):
                 if process.poll() is not None or time.monotonic() > deadline:
                     pytest.fail(f"{argv[0]} did not start: {log.read_text()[-2000:]}")
@@ -39,7 +39,7 @@ def running(argv: Sequence[str], is_ready: Callable[[], Awaitable[bool]], log: P
             yield
         finally:
             process.terminate()
-            process.wait(timeout=10)
+            process.wait(timeout=60)
 
 
 async def listens(port: int) -> bool:

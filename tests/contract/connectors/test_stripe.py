@@ -235,7 +235,7 @@ class TestStripe(PaymentConformance):
             await connector.submit(command, "a")
             references: list[str] = []
             while command.reference not in references:
-                headers, body = await asyncio.wait_for(received.get(), 10)
+                headers, body = await asyncio.wait_for(received.get(), 60)
                 references += [event.reference for event in connector.parse_webhook(headers, body)]
         finally:
             await runner.cleanup()

@@ -565,7 +565,7 @@ class TestTrust(Support):
             async def notified(number: int) -> tuple[dict[str, str], bytes]:
                 await wechat_pay.rotate(address)
                 await wechat_pay.confirm(address, str(commands[number].reference))
-                seen = await asyncio.wait_for(received.get(), 10)
+                seen = await asyncio.wait_for(received.get(), 60)
                 with pytest.raises(Rejected) as refused:
                     connector.parse_webhook(*seen)
                 assert refused.value.problem.code == "credentials-invalid"
@@ -600,7 +600,7 @@ class TestTrust(Support):
             other = connector_with(given, notify_url=url)
             command, _ = await submitted(other, order(by=waiting_payer))
             await wechat_pay.confirm(address, str(command.reference))
-            seen = await asyncio.wait_for(received.get(), 10)
+            seen = await asyncio.wait_for(received.get(), 60)
             with pytest.raises(Rejected):
                 connector.parse_webhook(*seen)
             assert await connector.refresh() is True
@@ -979,7 +979,7 @@ class TestPeer(Support):
             connector = connect(notify_url=url)
             command, _ = await submitted(connector, order(by=waiting_payer))
             await wechat_pay.confirm(wechat_pay_address, str(command.reference))
-            headers, body = await asyncio.wait_for(received.get(), 10)
+            headers, body = await asyncio.wait_for(received.get(), 60)
             seen = await asyncio.to_thread(sdk.callback, headers, body)
             assert seen["resource"]["out_trade_no"] == command.reference
             assert seen["resource"]["amount"]["total"] == command.total.minor
@@ -1051,7 +1051,7 @@ def refusal(connector: WechatPayConnector, keys: Keys, body: bytes) -> str:
 
 
 async def next_event(connector: WechatPayConnector, received: "asyncio.Queue[tuple[dict[str, str], bytes]]") -> ProviderEvent:
-    (event,) = connector.parse_webhook(*await asyncio.wait_for(received.get(), 10))
+    (event,) = connector.parse_webhook(*await asyncio.wait_for(received.get(), 60))
     return event
 
 
@@ -1061,7 +1061,7 @@ async def gateway() -> AsyncIterator[str]:
     port = new_port()
     process = await asyncio.create_subprocess_exec(*wechat_pay.argv(port))
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while not await wechat_pay.is_ready(wechat_pay.address(port)):
                 await asyncio.sleep(0.1)
         yield wechat_pay.address(port)

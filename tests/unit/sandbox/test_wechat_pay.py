@@ -194,7 +194,7 @@ async def test_strangers_are_not_let_in(tmp_path: Path) -> None:
 async def process(port: int, books: Path, end: signal.Signals) -> AsyncIterator[None]:
     running = await asyncio.create_subprocess_exec(*wechat_pay.argv(port, books=books))
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while not await wechat_pay.is_ready(wechat_pay.address(port)):
                 await asyncio.sleep(0.1)
         yield
