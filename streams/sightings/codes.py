@@ -32,19 +32,13 @@ class Read(BaseModel):
     add_on: str | None = None
 
 
-# Symbologies whose whole text may be a GTIN.
+# Symbologies whose whole text may be a GTIN, as zxing-cpp names what it has read. DataBar and GS1-128 hold element strings.
 _LENGTHS = {
     "EAN13": {13},
     "EAN8": {8},
     "UPCA": {12, 13},
     "UPCE": {8, 12, 13},
-    "ITF14": {14},
-    "DataBar": {14},
-    "DataBarOmni": {14},
-    "DataBarStk": {14},
-    "DataBarStkOmni": {14},
-    "DataBarLtd": {14},
-    "DataBarLimited": {14},
+    "ITF": {14},
 }
 _MATRICES = frozenset({"QRCode", "MicroQRCode", "RMQRCode", "DataMatrix", "Aztec"})
 _PAYEE_FORMATS = frozenset({"QRCode"})

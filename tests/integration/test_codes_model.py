@@ -1,6 +1,7 @@
 """The model `codes` on a real tritonserver: what it answers and refuses, and that nothing sent to it hurts the next frame."""
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -10,12 +11,16 @@ from typing import Any
 import numpy
 import psutil
 import pytest
+import zxingcpp
+from PIL import Image
 from tritonclient.grpc import aio as triton
 from tritonclient.utils import InferenceServerException
 
 from infra.local.stack import LocalStack
 from infra.sandbox import sessions
 from infra.sandbox.pictures.code_frames import EASY, HARD, draw
+from schemas.recognition import Intent
+from streams.sightings.codes import Read, meaning
 from tests.support.frames import barcode_jpeg, blank_jpeg, gtin13
 from tests.support.hostile_frames import hostile, jpeg, many_scans
 
@@ -74,6 +79,39 @@ async def test_a_code_is_told_as_the_contract_says(client: triton.InferenceServe
     assert code.keys() == {"text", "format", "symbology_identifier", "corners", "valid"}
     assert (code["text"], code["format"], code["symbology_identifier"]) == ("9520000010010", "EAN13", "]E0")
     assert code["valid"] is True and numpy.shape(code["corners"]) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("format", "text", "gtin"),
+    [
+        ("EAN13", "9520000010010", "09520000010010"),
+        ("EAN8", "96385074", "00000096385074"),
+        ("UPCA", "036000291452", "00036000291452"),
+        ("UPCE", "01234565", "00012345000065"),
+        ("ITF14", "15400141288763", "15400141288763"),
+        ("ITF", "15400141288763", "15400141288763"),
+        ("DataBarOmni", "05400141288766", "05400141288766"),
+        ("DataBarStk", "05400141288766", "05400141288766"),
+        ("DataBarStkOmni", "05400141288766", "05400141288766"),
+        ("DataBarLtd", "05400141288766", "05400141288766"),
+        ("DataBarExp", "(01)05400141288766(17)271231", "05400141288766"),
+        ("DataBarExpStk", "(01)05400141288766(17)271231", "05400141288766"),
+    ],
+)
+async def test_every_kind_of_product_code_is_understood_as_it_is_told(
+    client: triton.InferenceServerClient, format: str, text: str, gtin: str
+) -> None:
+    """The names that the model gives to what it has read are those that the stage knows."""
+    [told] = await codes_of(client, symbol_jpeg(format, text), {"time_left_ms": 5000})
+    assert meaning(Read.model_validate(told), Intent.PRICE).gtin == gtin
+
+
+def symbol_jpeg(format: str, text: str) -> bytes:
+    barcode = zxingcpp.create_barcode(text, getattr(zxingcpp.BarcodeFormat, format))
+    drawn = numpy.asarray(zxingcpp.write_barcode_to_image(barcode, scale=3))
+    written = io.BytesIO()
+    Image.fromarray(numpy.pad(drawn, 60, constant_values=255)).save(written, "JPEG", quality=90)
+    return written.getvalue()
 
 
 async def test_a_frame_without_a_code_tells_how_good_it_is_to_look_at(client: triton.InferenceServerClient) -> None:

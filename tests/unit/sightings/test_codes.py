@@ -18,7 +18,7 @@ from streams.sightings.payee_codes import PayersCode
 CORNERS = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
 MILK = "09506000134352"
 FORMATS = (
-    "EAN13", "EAN8", "UPCA", "UPCE", "ITF14", "Code128", "QRCode", "MicroQRCode", "DataMatrix", "DataBar", "DataBarExp", "Aztec",
+    "EAN13", "EAN8", "UPCA", "UPCE", "ITF", "Code128", "QRCode", "MicroQRCode", "DataMatrix", "DataBarOmni", "DataBarExp", "Aztec",
 )  # fmt: skip
 
 
@@ -42,8 +42,8 @@ def with_check_digit(digits: str) -> str:
         ("96385074", "EAN8", "00000096385074"),
         ("036000291452", "UPCA", "00036000291452"),
         ("0036000291452", "UPCA", "00036000291452"),
-        ("00012345600012", "ITF14", "00012345600012"),
-        ("10012345600019", "ITF14", "10012345600019"),
+        ("00012345600012", "ITF", "00012345600012"),
+        ("10012345600019", "ITF", "10012345600019"),
         ("9520000010011", "EAN13", None),  # wrong check digit
         ("2012345678900", "EAN13", None),  # a number of one shop
         ("0212345678909", "EAN13", None),
