@@ -167,6 +167,8 @@ class UnclearReason(StrEnum):
     PAYEE_SEEN_ONCE = "payee_seen_once"
     PAYEE_UNKNOWN = "payee_unknown"
     PAYERS_CODE = "payers_code"
+    PRICE_ONLY = "price_only"
+    ADDRESS_ONLY = "address_only"
 
 
 class Evidence(StrEnum):

@@ -5,7 +5,8 @@ Three things keep an answer quick without making it worse:
 
 - A frame with a code has its product within milliseconds. `match` therefore starts a moment later than the rest, and is not
   waited for where the code's product is in no catalogue with pictures: then nothing could contradict it.
-- Once one product's code is read, the others have a short grace: `match` because it could contradict, `ocr` for a tag beside it.
+- Once one product's code is read, the others have a share of what time is left: `match` because it could contradict, `ocr` for a
+  tag beside it. A frame that has waited long already waits the less for them.
 - `codes` searches on for codes that cannot be seen at once, but not all the time there is: the next frame waits behind.
 """
 
@@ -41,8 +42,10 @@ _HEAD_START_S = 0.02  # of codes before match: nearly all codes that are read at
 _SEARCH = 0.4  # of the time there is, for codes that cannot be seen at once
 _SAID_AGAIN_S = 60.0
 _FINDING_S = 0.1  # in the database, what was read or matched; usually a few milliseconds
-# How long, after one product's code was read, each of the others is waited for.
-_GRACE_S: Mapping[Intent, float] = {Intent.IDENTIFY: 0.2, Intent.PRICE: 0.4, Intent.PAY: 0.0, Intent.READ: 1.0}
+# Of the time left when one product's code was read, for which the others are waited for.
+_GRACE: Mapping[Intent, float] = {Intent.IDENTIFY: 0.5, Intent.PRICE: 0.5, Intent.PAY: 0.0, Intent.READ: 0.7}
+_LEGIBLE = 0.8  # a line's confidence
+_LEGIBLE_CHARACTERS = 3
 
 
 class CatalogueView(Protocol):
@@ -151,7 +154,7 @@ class Recogniser:
             if _needs_no_picture(reading) and (needless := tasks.pop("match", None)):
                 needless.cancel()
             if beside := [task for task in tasks.values() if task is not reading]:
-                await asyncio.wait(beside, timeout=asking.left(_grace(what.intent, reading)))
+                await asyncio.wait(beside, timeout=asking.left() * _grace(what.intent, reading))
         finally:
             for task in everyone:
                 task.cancel()
@@ -250,12 +253,12 @@ def _needs_no_picture(reading: "asyncio.Task[Answered[_Meanings]]") -> bool:
 
 
 def _grace(intent: Intent, reading: "asyncio.Task[Answered[_Meanings]]") -> float:
-    """How long the others are waited for when codes has answered, or is late."""
+    """The share of the time left for which the others are waited for when codes has answered, or is late."""
     if not reading.done() or reading.cancelled():
-        return math.inf
+        return 1.0
     if (error := reading.exception()) is not None:
-        return 0.0 if isinstance(error, Unreadable) else math.inf
-    return _GRACE_S[intent] if len(reading.result().result.gtins) == 1 else math.inf
+        return 0.0 if isinstance(error, Unreadable) else 1.0
+    return _GRACE[intent] if len(reading.result().result.gtins) == 1 else 1.0
 
 
 def _look(asking: _Asking, tasks: Mapping[str, "asyncio.Task[Any]"], tell: Callable[[str], None]) -> Look:
@@ -293,7 +296,8 @@ def _look(asking: _Asking, tasks: Mapping[str, "asyncio.Task[Any]"], tell: Calla
         failed=tuple(failed),
     )
     if text is not None:
-        seen = replace(seen, price_tag=_price_tag(text, seen, asking.region))
+        legible = any(line.confidence >= _LEGIBLE and len(line.text) >= _LEGIBLE_CHARACTERS for line in text.lines)
+        seen = replace(seen, price_tag=_price_tag(text, seen, asking.region), legible=legible)
     result = service.decide(asking.what, seen)
     return Look(result, seen, asking.ms, text, matching.matches if matching else None)
 

@@ -97,8 +97,8 @@ class Match:
 @dataclass(frozen=True)
 class Seen:
     """What is known of a frame when it is decided. `unread` are codes that were seen, the largest first. `size` is in pixels,
-    (0, 0) where no model told it. `known` are catalogues' products that have a GTIN read from the frame. `models` answered; of
-    the others it is said why not; who was not asked is in none of the three."""
+    (0, 0) where no model told it. `legible`: text was read. `known` are catalogues' products with a GTIN read from the frame.
+    `models` answered; of the others it is said why not; who was not asked is in none of the three."""
 
     codes: tuple[Code, ...] = ()
     unread: tuple[Read, ...] = ()
@@ -107,6 +107,7 @@ class Seen:
     matcher: str | None = None
     quality: Quality | None = None
     size: tuple[int, int] = (0, 0)
+    legible: bool = False
     known: tuple[Candidate, ...] = ()
     models: tuple[str, ...] = ()
     late: tuple[str, ...] = ()
@@ -158,7 +159,7 @@ def decide(frame: Frame, seen: Seen) -> Result:
     if choices and choices[0].asks:
         doubt: Doubt = "close" if len(choices) > 1 else "unsure"
         return _undecided(frame, seen, doubt, [_choice(one.candidate) for one in choices])
-    return _unclear(frame, seen, _reason(seen, ranked))
+    return _unclear(frame, seen, _read_all_the_same(frame, seen) or _reason(seen, ranked))
 
 
 def rank(matches: Sequence[Match], matcher: str | None) -> tuple[Ranked, ...]:
@@ -274,6 +275,17 @@ def _choice(candidate: Candidate) -> Choice:
     return Choice(gtin=candidate.gtin, candidate=candidate)
 
 
+def _read_all_the_same(frame: Frame, seen: Seen) -> UnclearReason | None:
+    """What was wanted, without a product. Not where a code was seen and not read: to read it tells more."""
+    if seen.unread or seen.missing or any(isinstance(code, PayersCode) for code in seen.codes):
+        return None
+    has_price = seen.price_tag is not None or any(code.in_store and code.in_store.price for code in seen.codes)
+    if has_price and frame.intent in {Intent.PRICE, Intent.READ}:
+        return UnclearReason.PRICE_ONLY
+    has_address = frame.intent is Intent.READ and any(code.link for code in seen.codes)
+    return UnclearReason.ADDRESS_ONLY if has_address else None
+
+
 def _reason(seen: Seen, ranked: Sequence[Ranked]) -> UnclearReason:
     """The hint that helps most: what is wrong with the view first, for nothing else can be known before it is right."""
     if not seen.models or ("codes" in seen.missing and not ranked):
@@ -283,7 +295,8 @@ def _reason(seen: Seen, ranked: Sequence[Ranked]) -> UnclearReason:
     if quality is not None and not seen.codes:
         if quality.brightness < views.dark:
             return UnclearReason.TOO_DARK
-        if quality.glare > views.glare:
+        # White paper with print on it is as bright.
+        if quality.glare > views.glare and not seen.legible:
             return UnclearReason.GLARE
     if seen.unread:
         return _why_unread(seen.unread[0], seen.size)

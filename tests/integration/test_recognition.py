@@ -127,7 +127,7 @@ async def test_what_gs1_says_beside_the_number(triton_url: str, text: str, forma
 
 async def test_an_in_store_number_tells_its_price_where_the_region_is_known(triton_url: str) -> None:
     found = await look(triton_url, barcode_jpeg("2012345619951"), Intent.PRICE)
-    assert isinstance(found.result, Unclear) and found.result.reason is UnclearReason.NOT_A_PRODUCT_CODE
+    assert isinstance(found.result, Unclear) and found.result.reason is UnclearReason.PRICE_ONLY
     assert [code.in_store.price for code in found.result.codes if code.in_store] == [Money.of(1995, "SEK")]
 
 

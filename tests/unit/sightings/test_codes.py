@@ -18,7 +18,8 @@ from streams.sightings.payee_codes import PayersCode
 CORNERS = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
 MILK = "09506000134352"
 FORMATS = (
-    "EAN13", "EAN8", "UPCA", "UPCE", "ITF", "Code128", "QRCode", "MicroQRCode", "DataMatrix", "DataBarOmni", "DataBarExp", "Aztec",
+    "EAN13", "EAN8", "UPCA", "UPCE", "ITF", "Code128", "QRCode", "MicroQRCode", "DataMatrix", "DataBarOmni", "DataBarExp",
+    "Aztec",
 )  # fmt: skip
 
 

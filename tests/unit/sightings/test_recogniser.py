@@ -84,7 +84,7 @@ class StandIn:
     ) -> Answered[Matches]:
         self.compared = list(snapshots)
         answer = await self._answer("match", time_s, ())
-        said = Matches(matcher=self.scorer, width=640, height=480, quality=QUALITY, candidates=answer.result)
+        said = Matches(matcher=self.scorer, width=640, height=480, quality=self.quality, candidates=answer.result)
         return Answered(said, answer.by)
 
 
@@ -150,6 +150,14 @@ async def test_without_a_catalogue_the_view_is_judged_all_the_same() -> None:
     assert isinstance(answer, Unclear) and answer.reason is UnclearReason.BLURRED
 
 
+@pytest.mark.parametrize(("confidence", "reason"), [(0.9, UnclearReason.UNKNOWN_PRODUCT), (0.5, UnclearReason.GLARE)])
+async def test_white_paper_that_can_be_read_does_not_shine(confidence: float, reason: UnclearReason) -> None:
+    bright = QUALITY.model_copy(update={"glare": 0.5})
+    line = Line(text="Mjölk", confidence=confidence, corners=((0.0, 0.0), (90.0, 0.0), (90.0, 20.0), (0.0, 20.0)))
+    found = await look(StandIn(says={"ocr": Text(width=640, height=480, lines=(line,))}, quality=bright), Intent.PRICE)
+    assert isinstance(found.result, Unclear) and found.result.reason is reason
+
+
 async def test_a_code_in_view_that_could_not_be_read_is_no_code_and_says_why() -> None:
     small = ((300.0, 200.0), (380.0, 200.0), (380.0, 230.0), (300.0, 230.0))
     found = await look(StandIn(says={"codes": (Read(text="", format="Linear", corners=small, valid=False),)}))
@@ -174,7 +182,7 @@ async def test_nor_waited_for_where_it_had_begun() -> None:
 
 
 async def test_a_code_that_a_catalogue_knows_waits_a_little_for_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(recogniser._GRACE_S, Intent.IDENTIFY, 5.0)  # type: ignore[index]
+    monkeypatch.setitem(recogniser._GRACE, Intent.IDENTIFY, 1.0)  # type: ignore[index]
     agrees = StandIn(says={"codes": (read(MILK),), "match": (matched("milk"),)}, after={"match": 0.05})
     answer = (await look(agrees, time_s=5.0)).result
     assert isinstance(answer, Recognition) and answer.evidence is Evidence.CODE_AND_PICTURE

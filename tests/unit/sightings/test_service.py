@@ -121,6 +121,31 @@ def test_what_is_no_product_is_told_all_the_same() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("intent", "changes", "reason"),
+    [
+        (Intent.READ, {"codes": (code("https://example.com", "QRCode"),)}, UnclearReason.ADDRESS_ONLY),
+        (Intent.READ, {"codes": (code("https://example.com", "QRCode"),), "price_tag": TAG}, UnclearReason.PRICE_ONLY),
+        (Intent.READ, {"codes": (code("just words", "QRCode"),)}, UnclearReason.NOT_A_PRODUCT_CODE),
+        (Intent.PRICE, {"price_tag": TAG}, UnclearReason.PRICE_ONLY),
+        (Intent.PRICE, {"codes": (code("2212346146856"),)}, UnclearReason.PRICE_ONLY),
+        (Intent.PRICE, {"codes": (code("2012345678900"),)}, UnclearReason.NOT_A_PRODUCT_CODE),
+        (Intent.IDENTIFY, {"codes": (code("2212346146856"),)}, UnclearReason.NOT_A_PRODUCT_CODE),
+        (Intent.PRICE, {"price_tag": TAG, "late": ("match",), "matcher": None}, UnclearReason.RECOGNITION_UNAVAILABLE),
+    ],
+)
+def test_what_was_wanted_and_is_no_product_needs_no_second_look(
+    intent: Intent, changes: dict[str, object], reason: UnclearReason
+) -> None:
+    result = decide(intent, **changes)  # type: ignore[arg-type]
+    assert isinstance(result, Unclear) and result.reason is reason
+
+
+def test_a_code_in_view_that_could_not_be_read_is_worth_a_second_look() -> None:
+    result = decide(Intent.PRICE, price_tag=TAG, unread=unread(200, 150, 260, 120))
+    assert isinstance(result, Unclear) and result.reason is UnclearReason.BLURRED
+
+
 # Pictures.
 
 
@@ -248,6 +273,7 @@ def test_of_several_codes_that_of_the_packet_in_view() -> None:
     [
         ({"quality": GOOD.model_copy(update={"brightness": 20.0, "sharpness": 1.0})}, UnclearReason.TOO_DARK),
         ({"quality": GOOD.model_copy(update={"glare": 0.4, "sharpness": 1.0})}, UnclearReason.GLARE),
+        ({"quality": GOOD.model_copy(update={"glare": 0.4}), "legible": True}, UnclearReason.UNKNOWN_PRODUCT),  # white paper
         ({"quality": GOOD.model_copy(update={"sharpness": 1.0})}, UnclearReason.BLURRED),
         ({"quality": GOOD.model_copy(update={"texture": 1.0})}, UnclearReason.TURN_LABEL),
         ({"matches": (match("milk", 5.5, outline=SMALL),)}, UnclearReason.TOO_FAR),
