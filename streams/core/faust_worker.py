@@ -23,6 +23,8 @@ from streams.core.settings import Settings
 
 log = logging.getLogger(__name__)
 
+_SESSION_S = 30  # how long a worker may be gone before others get its partitions
+
 
 class _Thread(AIOKafkaConsumerThread):
     """Faust fixes how long a fetch may wait at 1.5 s. A broker that answers a waiting fetch only at its end, as librdkafka's
@@ -101,7 +103,7 @@ def build_app(consumer: Consumer, database: Database, bootstrap_servers: str, se
         consumer_max_fetch_size=4 * 1024 * 1024,
         broker_commit_interval=1.0,
         broker_commit_livelock_soft_timeout=300,
-        broker_session_timeout=30,
+        broker_session_timeout=_SESSION_S,
         broker_heartbeat_interval=3,
         broker_request_timeout=60,
         broker_max_poll_interval=300,

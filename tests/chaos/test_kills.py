@@ -35,7 +35,7 @@ async def test_twenty_kills_with_events_in_flight_lose_nothing_and_double_nothin
 async def test_partitions_change_hands_in_the_middle_of_work(arena: Arena) -> None:
     """A second worker joins, and takes over some partitions; then the first goes for good, and the second takes all."""
     topic = arena.new_topic()
-    first = await arena.consumer(topic, instance="0")
+    first = await arena.consumer(topic, instance="0", CHAOS_SESSION_S="10")  # then it is believed to be gone
     async with kept_busy(arena, topic) as sent:
         await progress(arena, topic)
         second = await arena.consumer(topic, instance="1")

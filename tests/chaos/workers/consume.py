@@ -24,6 +24,7 @@ from schemas.events import Event
 from schemas.payments import WearChanged
 from schemas.topics import TOPICS
 from streams.cli import _run_until_signalled
+from streams.core import faust_worker
 from streams.core.bootstrap import composed
 from streams.core.consume import Consumer
 from streams.core.faust_worker import run_consumer
@@ -72,6 +73,7 @@ class Handler:
 
 async def main() -> None:
     name, patience_s = sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 120.0
+    faust_worker._SESSION_S = int(os.environ.get("CHAOS_SESSION_S", faust_worker._SESSION_S))
     topic = next((topic for topic in TOPICS if topic.name == name), None) or own_topic(name)
     async with composed(load()) as parts:
         tries = await psycopg.AsyncConnection.connect(parts.database_url(), autocommit=True)
