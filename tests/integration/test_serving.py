@@ -202,7 +202,7 @@ async def test_a_frame_that_says_it_is_too_late_is_counted_and_costs_no_work(two
 async def test_the_time_a_frame_waited_for_its_turn_counts(two: Served, tmp_path: Path) -> None:
     before = await two.ask()
     shed = two.metric("augenblick_frames_shed_total", model="slow", reason="late")
-    busy = await two.keep_busy(tmp_path / "begun", 2500)
+    busy = await two.keep_busy(tmp_path / "begun", 4000)
     with pytest.raises(InferenceServerException, match="no time is left"):
         await two.ask(time_left_ms=1000, sent_at_ms=time.time() * 1000)
     assert await busy == before + 1
@@ -273,6 +273,17 @@ async def test_a_server_that_dies_is_back_with_its_models(two: Served) -> None:
     await two.supervisor.wait_until_ready("triton", 60)
     assert await two.ask() == 1
     assert len(two.notes) == 1, "what was said is not said again"
+
+
+async def test_a_model_at_work_ends_with_a_server_that_is_killed(two: Served, tmp_path: Path) -> None:
+    model = model_process(two, "slow")
+    asked = await two.keep_busy(tmp_path / "begun", ms=600_000)
+    await two.supervisor.kill_process("triton")
+    await asyncio.to_thread(psutil.wait_procs, [model], timeout=60)
+    assert not model.is_running()
+    with pytest.raises(InferenceServerException):
+        await asked
+    await two.supervisor.wait_until_ready("triton", 60)
 
 
 async def test_a_model_whose_process_dies_is_back_within_seconds(two: Served) -> None:

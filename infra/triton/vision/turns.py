@@ -9,8 +9,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-IDLE_S = 0.010
-"""An instance that had nothing to do for so long had no frame waiting: one that comes now has just been sent."""
+IDLE_S = 0.05
+"""An instance that had nothing to do for so long had no frame waiting: one that comes now has just been sent. A busy machine may
+take as long from one frame to the next that waits."""
 REMEMBERED = 16
 ON_THE_WAY_MS = 10.0  # for the answer, which has to be there in time
 
