@@ -3,7 +3,8 @@
 - Deadlines for connecting, for each read, and for the whole call; a bounded part of the answer; no redirects, cookies or proxies.
 - A name is resolved when it is dialled, every address it has is checked, and one that was checked is dialled: a name that
   answers differently the second time gains nothing. TLS and the Host header keep the name.
-- Only https, and only public addresses, unless `allow_private` (development).
+- Only https, and only public addresses, unless `allow_private` (development): then also http and this network's, but not
+  link-local ones, where clouds keep a machine's credentials.
 - Errors say what may have happened: Retryable before anything was sent, OutcomeUnknown after, Rejected for a refused address.
 
 Each call is a span that names the server and nothing else of the address: paths and queries hold keys now and then.
@@ -77,16 +78,28 @@ _PATIENCE_AT_LEAST = 0.7
 
 def is_public(address: Address) -> bool:
     """Whether a merchant's server may live there. IPv4-mapped and NAT64 addresses are judged by the IPv4 address inside."""
+    address = _inside(address)
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _REFUSED_V4)
-    if address.ipv4_mapped is not None:
-        return is_public(address.ipv4_mapped)
-    if address in _NAT64:
-        return is_public(IPv4Address(int(address) & 0xFFFF_FFFF))
     # A scope id names an interface of this machine: link-local by nature.
     if address.scope_id is not None or address not in _GLOBAL_UNICAST_V6:
         return False
     return not any(address in network for network in _REFUSED_V6)
+
+
+def is_nobodys(address: Address) -> bool:
+    """Whether not even a server in development lives there: link-local, multicast or unspecified."""
+    address = _inside(address)
+    return address.is_link_local or address.is_multicast or address.is_unspecified
+
+
+def _inside(address: Address) -> Address:
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return address.ipv4_mapped
+        if address in _NAT64:
+            return IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address
 
 
 @dataclass(frozen=True)
@@ -403,9 +416,11 @@ class _GuardedResolver(AbstractResolver):
         self._check(host, [address])
 
     def _check(self, host: str, addresses: Sequence[Address]) -> None:
-        if not self._allow_private and not all(is_public(address) for address in addresses):
+        allowed = all(not is_nobodys(address) if self._allow_private else is_public(address) for address in addresses)
+        if not allowed:
             # Which address it was would tell a stranger about the network inside.
-            raise Rejected("endpoint-address-refused", f"{host} is not, or not only, at a public address.")
+            wanted = "an address that may be dialled" if self._allow_private else "a public address"
+            raise Rejected("endpoint-address-refused", f"{host} is not, or not only, at {wanted}.")
 
     async def close(self) -> None:
         """Nothing is open."""

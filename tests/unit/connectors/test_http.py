@@ -182,6 +182,36 @@ async def test_refused_addresses(url: str) -> None:
             await client.check(url)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "169.254.169.254",
+        "169.254.0.1",
+        "224.0.0.1",
+        "0.0.0.0",
+        "::",
+        "ff02::1",
+        "fe80::1",
+        "fe80::1%2",
+        "::ffff:169.254.169.254",
+        "::ffff:0.0.0.0",
+        "64:ff9b::a9fe:a9fe",
+    ],
+)
+async def test_development_reaches_its_own_network_and_no_clouds_metadata(address: str) -> None:
+    url = f"http://[{address}]/" if ":" in address else f"http://{address}/"
+    async with HttpClient(allow_private=True, resolve=at("127.0.0.1", address)) as client:
+        for target in (url, "http://metadata.example/latest"):
+            with pytest.raises(Rejected) as refused:
+                await client.check(target)
+            assert refused.value.problem.code == "endpoint-address-refused"
+            with pytest.raises(Rejected):
+                await client.request("GET", target)
+    for private in ("10.1.2.3", "192.168.1.1", "::1", "fd00::1", "::ffff:127.0.0.1"):
+        async with HttpClient(allow_private=True, resolve=at(private)) as client:
+            await client.check("http://shop.example/")
+
+
 async def test_one_private_address_among_public_ones_is_refused() -> None:
     async with HttpClient(resolve=at("93.184.216.34", "10.0.0.1")) as client:
         with pytest.raises(Rejected) as refused:
