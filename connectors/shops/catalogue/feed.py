@@ -6,6 +6,7 @@ declared or opened. Attributes that say nothing here (shipping, tax, description
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -39,6 +40,9 @@ _ATTRIBUTES = frozenset(
 )
 _REQUIRED = ("id", "title")
 _AVAILABLE = {"": True, "in_stock": True, "out_of_stock": False, "preorder": False, "backorder": False}
+_MONEY = re.compile(
+    r"(?:(?P<before>[A-Za-z]+)\s*)?(?P<amount>[0-9]+(?:\.[0-9]+|,(?P<comma>[0-9]+))?)(?:\s*(?P<after>[A-Za-z]+))?"
+)
 _DEPTH = 32
 _TEXT = 20_000  # characters of one attribute; the longest that is used has 2000
 
@@ -214,10 +218,14 @@ def _row(line: int, attributes: Attributes, language: str) -> CatalogueRow:
 
 
 def _money(text: str, name: str) -> Money:
-    amount, _, currency = text.partition(" ")
-    if not currency:
-        raise Unusable(name, "must be a number and a currency such as 12.99 EUR")
-    return fields.price(amount, currency.strip(), field=name, currency_field=name)
+    """`12.99 EUR`, as Google has it; also with the currency in front, and with a decimal comma where it can be nothing else."""
+    found = _MONEY.fullmatch(text)
+    if found is None or (found["before"] is None) == (found["after"] is None):
+        raise Unusable(name, "must be a number and a currency such as 12.99 EUR, without thousands separators")
+    if found["comma"] and len(found["comma"]) == 3:
+        raise Unusable(name, "has a comma that may stand for thousands or for decimals: write it as 1299.00 EUR or 12.99 EUR")
+    amount = found["amount"].replace(",", ".")
+    return fields.price(amount, found["before"] or found["after"], field=name, currency_field=name)
 
 
 def _sale(text: str, dates: str, price: Money | None) -> Sale | None:

@@ -1,5 +1,5 @@
 """A merchant's product list, in whichever form: the platform's own CSV (table.py), or Google's product feed as XML or as
-tab-separated text (feed.py). What it is shows in its beginning."""
+tab-separated text (feed.py). What it is shows in its beginning, and so does UTF-16, as spreadsheets write it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ __all__ = [
 MAX_BYTES = 20_000_000
 MAX_FEED_BYTES = 200_000_000
 """XML has ten bytes of markup for one of content."""
+_BEGINNING = 1000
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class CatalogueFile:
 def read_catalogue(data: bytes, *, language: str | None = None) -> CatalogueFile:
     """`language` is that of titles whose language the file does not tell. Raises Rejected("too-large") above MAX_BYTES, or
     MAX_FEED_BYTES for XML."""
-    is_xml = data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<"
+    is_xml = data[:_BEGINNING].decode(table.encoding_of(data), "ignore").lstrip()[:1] == "<"
     most = MAX_FEED_BYTES if is_xml else MAX_BYTES
     if len(data) > most:
         raise Rejected("too-large", f"The file has {len(data)} bytes; at most {most} are taken at a time.")
@@ -90,10 +91,6 @@ def _rows(data: bytes, is_xml: bool, language: str | None, report: table.Report)
     if is_xml:
         yield from feed.rows_of_xml(data, language, report)
         return
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise BrokenFile(line, "is not UTF-8: save the file as “CSV UTF-8”") from None
+    text = table.text_of(data)
     is_feed = "\t" in text.partition("\n")[0]
     yield from (feed.rows_of_text if is_feed else table.rows)(text, language, report)

@@ -1,6 +1,6 @@
 """The platform's own product list: CSV.
 
-UTF-8 (with or without a byte order mark), fields separated by `,` or `;`, the first line the header:
+UTF-8 (with or without a byte order mark; with one also UTF-16), fields separated by `,` or `;`, the first line the header:
 
     gtin,title,language,brand,price,currency,url
     4006381333931,Organic whole milk 1 l,en,Hofgut,1.49,EUR,https://shop.example/milk
@@ -10,6 +10,7 @@ may be missing or empty. `price` is in major units with a decimal point; where `
 countries that write 1,49, a decimal comma is understood too. Several pictures are separated by `|`.
 """
 
+import codecs
 import csv
 import io
 from collections.abc import Callable, Iterator
@@ -26,10 +27,30 @@ COLUMNS = ("product_id", "gtin", "title", "language", "brand", "price", "currenc
 Report = Callable[[int, Unusable], None]
 
 
+def encoding_of(data: bytes) -> str:
+    """By its byte order mark."""
+    return "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+
+
+def text_of(data: bytes) -> str:
+    """Raises BrokenFile."""
+    encoding = encoding_of(data)
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        wrong = "is not UTF-16, as which the file begins" if encoding == "utf-16" else "is not UTF-8"
+        raise BrokenFile(line, f"{wrong}: save the file as UTF-8 (in a spreadsheet “CSV UTF-8”)") from None
+
+
+def delimiter_of(text: str) -> str:
+    """The one that the header has most of: a comma, a semicolon or a tab."""
+    return max(",;\t", key=text.partition("\n")[0].count)
+
+
 def rows(text: str, language: str | None, report: Report) -> Iterator[CatalogueRow]:
     """What cannot be used is reported with its line. Raises BrokenFile."""
-    header = text.partition("\n")[0]
-    delimiter = ";" if header.count(";") > header.count(",") else ","
+    delimiter = delimiter_of(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     names: list[str] | None = None
     for line, values in _records(reader):

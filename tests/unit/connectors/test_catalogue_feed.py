@@ -114,7 +114,14 @@ def test_a_sale_without_dates_and_one_that_is_none() -> None:
         ("milk-1</g:id>", f"{'x' * 101}</g:id>", "/lines/7/id", "1 to 100"),
         ("<g:title>Organic whole milk 1 l</g:title>", "", "/lines/7/title", "missing"),
         ("1.49 EUR", "1.49", "/lines/7/price", "currency"),
-        ("1.49 EUR", "1,49 EUR", "/lines/7/price", "number"),
+        ("1.49 EUR", "EUR 1.49 EUR", "/lines/7/price", "number and a currency such as 12.99 EUR"),
+        ("1.49 EUR", "€1.49", "/lines/7/price", "number and a currency such as 12.99 EUR"),
+        ("1.49 EUR", "-1.49 EUR", "/lines/7/price", "number and a currency"),
+        ("1.49 EUR", "1,499 EUR", "/lines/7/price", "thousands or for decimals: write it as 1299.00 EUR"),
+        ("1.49 EUR", "EUR 1,499", "/lines/7/price", "thousands or for decimals"),
+        ("1.49 EUR", "1.499,00 EUR", "/lines/7/price", "without thousands separators"),
+        ("1.49 EUR", "1 499 EUR", "/lines/7/price", "without thousands separators"),
+        ("1.49 EUR", "1,4999 EUR", "/lines/7/price", "more decimal digits"),
         ("1.49 EUR", "1.499 EUR", "/lines/7/price", "more decimal digits"),
         ("1.49 EUR", "1.49 EURO", "/lines/7/price", "ISO 4217"),
         ("1.49 EUR", "0 EUR", "/lines/7/price", "above zero"),
@@ -173,6 +180,36 @@ def test_text_feeds_that_cannot_be_used() -> None:
     assert "missing: title" in problems("id\tprice\n1\t2 EUR\n")["/lines/1"]
     assert "--language" in problems(TSV)["/lines/1"]
     assert problems(TSV + "a\t" * 11 + "\n", "en") == {"/lines/3": "has 12 fields instead of 10"}
+
+
+@pytest.mark.parametrize(
+    "price", ["1.49 EUR", "EUR 1.49", "1,49 EUR", "EUR 1,49", "1.49EUR", "EUR1,49", "1,49\N{NO-BREAK SPACE}EUR", "001.4900 EUR"]
+)
+def test_prices_as_merchants_write_them(price: str) -> None:
+    (row,) = parse_catalogue(RSS.replace("1.49 EUR", price).encode())
+    assert row.price == Money.of(149, "EUR")
+    (row,) = parse_catalogue(TSV.replace("1.49 EUR", price).encode(), language="en")
+    assert row.price == Money.of(149, "EUR")
+
+
+def test_three_decimals_are_unambiguous_with_a_point() -> None:
+    (row,) = parse_catalogue(RSS.replace("1.49 EUR", "KWD 1.499").replace("0.99 EUR", "0,99 KWD").encode())
+    assert row.price == Money.of(1499, "KWD") and row.sale is not None and row.sale.price == Money.of(990, "KWD")
+
+
+@pytest.mark.parametrize("order", ["le", "be"])
+@pytest.mark.parametrize(("text", "language"), [(RSS.replace("UTF-8", "UTF-16"), None), (ATOM, None), (TSV, "en")])
+def test_utf_16_with_a_byte_order_mark(text: str, language: str | None, order: str) -> None:
+    assert parse_catalogue(f"\ufeff{text}".encode(f"utf-16-{order}"), language=language) == parse_catalogue(
+        text.replace("UTF-16", "UTF-8").encode(), language=language
+    )
+
+
+def test_xml_that_says_another_encoding_than_it_has() -> None:
+    with pytest.raises(Rejected) as raised:
+        parse_catalogue(f"\ufeff{RSS}".encode("utf-16-le"))
+    (problem,) = raised.value.problem.errors
+    assert problem.detail == "is not XML: encoding specified in XML declaration is incorrect"
 
 
 def test_other_encodings_than_utf_8() -> None:

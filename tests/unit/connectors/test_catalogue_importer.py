@@ -154,7 +154,7 @@ def test_a_product_twice() -> None:
         (HEADER.replace("brand", "gtin") + MILK, "/lines/1", "once"),
         (HEADER + MILK + '4006381333931,"open', "/lines/3", "not CSV"),
         (b"gtin,title\n\xff", "/lines/2", "UTF-8"),
-        ("gtin,title".encode("utf-16"), "/lines/1", "UTF-8"),
+        ("gtin,title\n".encode("utf-16") + b"\n", "/lines/2", "not UTF-16, as which the file begins: save the file as UTF-8"),
         (b"PK\x03\x04 a spreadsheet", "/lines/1", "missing"),
     ],
 )
