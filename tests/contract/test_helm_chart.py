@@ -5,6 +5,7 @@ import subprocess
 import pytest
 import yaml
 
+from infra.triton import profiles
 from infra.triton.server import TRITON
 from infra.triton.vision.index import INDEXES_AT_MOST, INDEXES_VARIABLE
 from tests.support.peers import installed
@@ -42,6 +43,30 @@ def test_the_chart_makes_pods_that_run_without_privileges(values: str) -> None:
     assert 4 / 3 * INDEXES_AT_MOST <= 4 << 30, "a pod that writes more is ended"
     assert container["readinessProbe"]["httpGet"]["path"] == "/v2/models/codes/ready"
     assert ("nvidia.com/gpu" in container["resources"]["limits"]) == (values == "values-gpu.yaml")
+
+
+SNAPSHOT_MB = 60
+"""Of 200 products, all of which were looked for in frames: model_repository/match/config.pbtxt."""
+MODELS_MB = {"cpu": 1500, "gpu": 5000}
+
+
+@pytest.mark.parametrize("profile", profiles.PROFILES)
+def test_a_pod_has_the_memory_that_its_models_may_keep(profile: str) -> None:
+    values = [str(CHART / name) for name in VALUES[: 1 + (profile == "gpu")]]
+    chosen = [part for name in values for part in ("--values", name)]
+    made = helm("template", "glance", str(CHART), "--kube-version", "1.30.0", *chosen)
+    pods = next(each for each in yaml.safe_load_all(made) if each and each["kind"] == "Deployment")["spec"]["template"]["spec"]
+    [limits] = [container["resources"]["limits"] for container in pods["containers"]]
+    in_memory = [volume["emptyDir"] for volume in pods["volumes"] if volume.get("emptyDir", {}).get("medium") == "Memory"]
+    match = profiles.configurations(profile)["match"]
+    gpus = int(limits.get("nvidia.com/gpu", 1))
+    instances = sum(group.count * (gpus if group.kind == group.KIND_GPU else 1) for group in match.instance_group)
+    kept = int(match.parameters["snapshots_kept"].string_value) * instances * SNAPSHOT_MB
+    assert megabytes(limits["memory"]) >= kept + MODELS_MB[profile] + sum(megabytes(each["sizeLimit"]) for each in in_memory)
+
+
+def megabytes(quantity: str) -> float:
+    return int(quantity[:-2]) * {"Mi": 2**20, "Gi": 2**30}[quantity[-2:]] / 1e6
 
 
 @pytest.mark.parametrize("release", ["glance", "g" * 53])
