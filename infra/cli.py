@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams.cli import app as platform_app
-from streams.command_line import counted
+from streams.command_line import counted, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -306,10 +306,12 @@ def main() -> None:
     except Exception as error:
         from aiokafka.errors import KafkaError
 
-        from streams.core.database import is_unavailable
+        from streams.core.database import has_no_tables, is_unavailable
 
         if is_unavailable(error):
             _error("PostgreSQL does not answer at the address in DATABASE_URL: start it, or correct the address.")
+        elif has_no_tables(error):
+            _error("The database in DATABASE_URL has not all of the tables: `augenblick migrate` makes them.")
         elif isinstance(error, KafkaError):
             _error("Kafka does not answer at the address in KAFKA_BOOTSTRAP_SERVERS: start it, or correct the address.")
         else:
@@ -443,7 +445,7 @@ def _console(*, stderr: bool = False) -> Console:
 
 
 def _error(text: str) -> None:
-    sys.stderr.write(text.rstrip() + "\n")
+    sys.stderr.write("\n".join(map(printable, text.rstrip().split("\n"))) + "\n")
 
 
 if __name__ == "__main__":

@@ -135,7 +135,11 @@ catalogue_snapshots = Table(
     Column("products", Integer, nullable=False, server_default="0"),
     Column("pictures", Integer, nullable=False, server_default="0", comment="those with features"),
     _created(),
-    Column("published_at", _TIME, comment="null while an import is at it; nothing of it changes any more afterwards"),
+    Column(
+        "published_at",
+        _TIME,
+        comment="null while an import is at it; nothing of it changes any more afterwards but its directory's name",
+    ),
     PrimaryKeyConstraint("merchant_id", "number"),
     CheckConstraint("number > 0", name="number"),
     CheckConstraint("(name IS NULL) = (matcher IS NULL) AND (name IS NULL) = (sha256 IS NULL)", name="name"),

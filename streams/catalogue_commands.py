@@ -39,7 +39,9 @@ def import_products(
     switch: Annotated[bool, typer.Option("--switch/--no-switch", help="use it at once, or wait for `catalogue publish`")] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Import a merchant's products as a new snapshot, and switch to it: all of them, or none where a line does not fit."""
+    """Import a merchant's products as a new snapshot, and switch to it: all of them, or none where a line does not fit. Exit
+    status 1 also where pictures could not be fetched this time: prices are switched to, those products keep the pictures they
+    had, and the same import later fetches the rest."""
     from connectors.shops.catalogue.importer import MAX_FEED_BYTES, read_catalogue, refusal
     from schemas.errors import Misconfigured, Rejected
     from streams.catalogues import store
@@ -77,6 +79,8 @@ def import_products(
         print_json({**_document(imported), "skipped": listed.problems})
     else:
         _tell(imported, listed.problems)
+    if any(problem.passes for problem in imported.problems):
+        raise typer.Exit(1)
 
 
 @app.command("list")
@@ -131,7 +135,7 @@ def show_products(
 def publish(
     number: Annotated[int, typer.Argument(help="the snapshot's number")], merchant: MerchantOption, as_json: JsonOption = False
 ) -> None:
-    """Switch to a snapshot, newer or older. Its directory is made again from the database where it is missing."""
+    """Switch to a snapshot, newer or older. Its directory is made again from the database where it is missing or damaged."""
     _switch(merchant, lambda catalogues, merchant_id: catalogues.publish(merchant_id, number), as_json=as_json)
 
 
@@ -248,7 +252,9 @@ def _tell(imported: "Imported", skipped: "tuple[FieldError, ...]") -> None:
     if snapshot.pictures:
         typer.echo(f"{counted(snapshot.pictures, 'picture')} to be recognised by, {imported.computed} of them new")
     _some("line", "skipped", [f"{problem.pointer} {problem.detail}" for problem in skipped])
-    _some("picture", "not usable", [f"{each.product_id}: {each.picture} {each.reason}" for each in imported.problems])
+    for how, passes in (("not usable", False), ("not to be had now; import again later", True)):
+        found = [each for each in imported.problems if each.passes is passes]
+        _some("picture", how, [f"{each.product_id}: {each.picture} {each.reason}" for each in found])
     if imported.unrecognised:
         typer.echo(
             f"{counted(imported.unrecognised, 'product')} with pictures, not recognised by them: the models that run now never "

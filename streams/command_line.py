@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from unicodedata import category
 
 import typer
 from pydantic import BaseModel
@@ -58,8 +59,15 @@ def parse_id(kind: type[AnyId], text: str) -> AnyId:
         raise typer.BadParameter(str(error)) from error
 
 
+def printable(text: str) -> str:
+    """On one line, and without anything that a terminal obeys: names of files and texts of codes are whatever somebody made them.
+    It is escaped as in JSON, so that JSON still means the same."""
+    return "".join(each if each.isprintable() or category(each) == "Zs" else json.dumps(each)[1:-1] for each in text)
+
+
 def print_json(document: Any) -> None:
-    sys.stdout.write(json.dumps(document, default=_plain, indent=2, ensure_ascii=False) + "\n")
+    lines = json.dumps(document, default=_plain, indent=2, ensure_ascii=False).split("\n")
+    sys.stdout.write("\n".join(map(printable, lines)) + "\n")
 
 
 def _plain(value: object) -> Any:
@@ -95,16 +103,16 @@ def console() -> "Console":
 
 
 @contextmanager
-def progress_bar(of: int = 0) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(of: int = 0, *, among_lines: bool = False) -> Iterator[Callable[[int, int], None]]:
     """How many pictures are done, of how many: shown as soon as it is known of how many. On standard error, where that is a
-    terminal. Standard output stays where it is: only where both are one terminal is it led around the bar."""
+    terminal. `among_lines`: a line is written for each picture, which is enough where they go to a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     errors = Console(stderr=True)
     columns = (TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    together = errors.is_terminal and console().is_terminal
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal, redirect_stdout=together) as bar:
+    hidden = not errors.is_terminal or (among_lines and console().is_terminal)
+    with Progress(*columns, console=errors, transient=True, disable=hidden, redirect_stdout=False) as bar:
         task = bar.add_task("pictures", total=of or None, visible=of > 0)
 
         def show(done: int, of: int) -> None:

@@ -21,7 +21,7 @@ from infra.local.java import java_problem, java_version
 from infra.local.layout import Layout
 from infra.local.ports import is_free
 from infra.local.stack import CONFIGURED_BY, without_password
-from infra.local.state import is_alive, read_state
+from infra.local.state import is_alive, read_state, running_environment
 from infra.local.triton import environment_directory, models_of
 from infra.local.triton_environment import REQUIREMENTS, CannotInstall, check_platform
 from infra.triton.server import models
@@ -50,7 +50,7 @@ class Finding:
 def examine(root: Path) -> list[Finding]:
     layout = Layout(root)
     findings = [*_python(), *_java(), *_packages(), *_triton_environment(), *_space(layout), *_running(layout)]
-    return [*findings, *_models(layout), *_ports(layout), *asyncio.run(_configured())]
+    return [*findings, *_models(layout), *_ports(layout), *asyncio.run(_configured()), *_catalogues(layout)]
 
 
 def _is_configured(component: str) -> bool:
@@ -214,6 +214,22 @@ def _ports(layout: Layout) -> Iterator[Finding]:
         yield Finding("Ports", "note", f"taken by other programs: {', '.join(taken)}", remedy)
     else:
         yield Finding("Ports", "ok", "free")
+
+
+def _catalogues(layout: Layout) -> Iterator[Finding]:
+    """Of the database that commands would use (`infra.cli`): the stack's, unless the environment names servers of one's own."""
+    from infra.local.catalogues import look  # with the whole of SQLAlchemy; `status` uses this module, too
+
+    is_ours = not any(_is_configured(component) for component in ("kafka", "postgres", "triton"))
+    looked = asyncio.run(look({**((is_ours and running_environment(layout.root)) or {}), **os.environ}))
+    if looked is None:
+        return
+    if looked.whole:
+        yield Finding("Catalogues", "ok", f"{looked.whole} current, whole in {looked.directory}")
+    for snapshot, what in looked.damaged:
+        detail = f"snapshot {snapshot.number} of {snapshot.merchant_id}: {looked.directory / str(snapshot.name)} {what}"
+        remedy = f"Run `augenblick catalogue publish {snapshot.number} --merchant {snapshot.merchant_id}`: it is made again"
+        yield Finding("Catalogues", "problem", detail, remedy)
 
 
 async def _configured() -> list[Finding]:

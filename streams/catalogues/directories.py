@@ -4,21 +4,23 @@
                                    "products": [{"product_id", "picture", "offset", "length"}, …]}
     <root>/<name>/features.bin    one after the other
 
-A directory appears whole, under its final name, or not at all.
+A directory appears whole, under its final name, or not at all. It is never written to again: one that was damaged is made anew
+under another name, for a matcher may have the damaged file open, and knows what it has opened by that name.
 """
 
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from streams.catalogues.store import Entry, Models
+from streams.catalogues.store import Entry, Models, Place
 
 _UNFINISHED = ".unfinished-"
 _ALIGNMENT = 16  # bytes: numbers that are read where they lie should lie well
@@ -42,7 +44,7 @@ class SnapshotWriter:
         self._models = models
         self._digest = hashlib.sha256()
         self._length = 0
-        self._products: list[dict[str, Any]] = []
+        self._places: list[Place] = []
 
     def __enter__(self) -> Self:
         self._root.mkdir(parents=True, exist_ok=True)
@@ -61,37 +63,59 @@ class SnapshotWriter:
             self._file.write(part)
             self._digest.update(part)
             self._length += len(part)
-        place = {"offset": self._length - len(entry.features), "length": len(entry.features)}
-        self._products.append({"product_id": entry.product_id, "picture": entry.picture, **place})
+        self._places.append(Place(entry.product_id, entry.picture, len(entry.features)))
 
     def finish(self) -> Written:
-        """Where a directory of that name is there already, it holds the same and stays."""
+        """Where the name is taken, by a directory that was damaged, this one has another."""
         sha256 = self._digest.hexdigest()
         name = f"{self._base}-{sha256[:12]}"
-        manifest = {
-            "format": 1,
-            "matcher": self._models.matcher,
-            "embedder": self._models.embedder,
-            "sha256": sha256,
-            "products": self._products,
-        }
+        if (self._root / name).exists():
+            name += f"-{secrets.token_hex(4)}"
+        manifest = _manifest(self._models, sha256, self._places)
         _close_durably(self._file)
         with (self._place / "manifest.json").open("x", encoding="utf-8") as file:
             json.dump(manifest, file, ensure_ascii=False, separators=(",", ":"))
             _close_durably(file)
         for path in self._place.iterdir():
             path.chmod(0o644)
-        try:
-            self._place.rename(self._root / name)
-        except OSError:
-            if not is_there(self._root, name):
-                raise
+        self._place.rename(self._root / name)
         _sync(self._root)
-        return Written(name, sha256, len(self._products))
+        return Written(name, sha256, len(self._places))
 
 
-def is_there(root: Path, name: str) -> bool:
-    return (root / name / "manifest.json").exists()
+def damage(
+    root: Path, name: str, models: Models, sha256: str, places: Sequence[Place], *, read_up_to: int | None = None
+) -> str | None:
+    """Why a directory is not what was written of `places`, in words that follow its name; None where it is. Features of more than
+    `read_up_to` bytes are measured and not read."""
+    expected = _manifest(models, sha256, places)
+    last = expected["products"][-1] if places else {"offset": 0, "length": 0}
+    size = last["offset"] + last["length"]
+    try:
+        if json.loads((root / name / "manifest.json").read_bytes()) != expected:
+            return "has another manifest than was written"
+        with (root / name / "features.bin").open("rb") as file:
+            if (found := os.fstat(file.fileno()).st_size) != size:
+                return f"has {found} bytes of features instead of {size}"
+            if (read_up_to is None or size <= read_up_to) and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                return "has damaged features (another SHA-256)"
+    except (FileNotFoundError, NotADirectoryError):
+        return "is not there, or not all of it"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    except ValueError:
+        return "has a manifest that is no JSON"
+    return None
+
+
+def _manifest(models: Models, sha256: str, places: Sequence[Place]) -> dict[str, Any]:
+    products: list[dict[str, Any]] = []
+    end = 0
+    for place in places:
+        offset = end + -end % _ALIGNMENT
+        end = offset + place.length
+        products.append({"product_id": place.product_id, "picture": place.picture, "offset": offset, "length": place.length})
+    return {"format": 1, "matcher": models.matcher, "embedder": models.embedder, "sha256": sha256, "products": products}
 
 
 def remove_unused(root: Path, merchant_id: str, used: Collection[str]) -> list[str]:

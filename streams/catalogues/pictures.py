@@ -15,7 +15,7 @@ from PIL import Image
 from connectors.http import Answer, Deadlines, HttpClient
 from connectors.shops.catalogue.fields import is_address
 from schemas.errors import OutcomeUnknown, Rejected, Retryable
-from streams.core.pictures import ORIENTATION, UnusablePicture, is_plain, jpeg, opened, upright
+from streams.core.pictures import ORIENTATION, UnusablePicture, as_it_is, jpeg, opened, upright
 
 MAX_BYTES = 10_000_000
 MAX_PIXELS = 50_000_000
@@ -25,8 +25,13 @@ _SIDE = 1024
 _THUMBNAIL_SIDE = 256
 _SMALLEST_SIDE = 32
 _REDIRECTS = 3
+_PASSING = {408, 425, 429}  # too slow, too early, too many; and all from 500
 _LYING = {5, 6, 7, 8}  # values that exchange width and height
 _DEADLINES = Deadlines(connect=5, read=10, total=30)
+
+
+class OutOfReach(UnusablePicture):
+    """It cannot be had now, for a reason that may pass: its server is away, too slow, overloaded, or broken."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ def digest(data: bytes) -> str:
 
 
 async def obtain(picture: str, beside: Path, client: HttpClient) -> bytes:
-    """The file as it is. Raises UnusablePicture."""
+    """The file as it is. Raises UnusablePicture, OutOfReach where trying later may help."""
     if is_address(picture):
         return await _fetch(picture, client)
     return await asyncio.to_thread(_read, picture, beside)
@@ -83,13 +88,15 @@ async def _fetch(address: str, client: HttpClient) -> bytes:
     except Rejected as error:
         raise UnusablePicture(f"is at an address that is refused: {error.problem.detail}") from None
     except (Retryable, OutcomeUnknown) as error:
-        raise UnusablePicture(f"could not be fetched: {error}") from None
+        raise OutOfReach(f"could not be fetched now: {error}") from None
     except ValueError:
         raise UnusablePicture("leads to what is no address") from None
     raise UnusablePicture(f"is redirected more than {_REDIRECTS} times")
 
 
 def _content(answer: Answer) -> bytes:
+    if answer.status >= 500 or answer.status in _PASSING:
+        raise OutOfReach(f"could not be fetched now: status {answer.status}.")
     if answer.status != 200:
         raise UnusablePicture(f"could not be fetched: status {answer.status}")
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -108,8 +115,8 @@ def prepare(data: bytes) -> Prepared:
             raise UnusablePicture(f"has less than {_SMALLEST_SIDE} pixels on a side")
         if given.getexif().get(ORIENTATION) in _LYING:
             width, height = height, width
-        plain = is_plain(given, _SIDE)
+        own = as_it_is(data, given, _SIDE)
         picture = upright(given, _SIDE)
     small = picture.copy()
     small.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
-    return Prepared(data if plain else jpeg(picture, 95), jpeg(small, 82), width, height)
+    return Prepared(own or jpeg(picture, 95), jpeg(small, 82), width, height)

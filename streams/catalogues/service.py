@@ -6,26 +6,34 @@ opens it. Then one transaction publishes it and switches. Whatever happens befor
 """
 
 import asyncio
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.http import HttpClient
+from connectors.shops.catalogue.fields import MOST_PICTURES
 from connectors.shops.catalogue.importer import CatalogueRow
-from schemas.errors import Misconfigured
+from schemas.errors import Misconfigured, Retryable
 from schemas.ids import MerchantId
 from streams.catalogues import pictures, store
-from streams.catalogues.directories import SnapshotWriter, Written, is_there, remove_unused
+from streams.catalogues.directories import SnapshotWriter, Written, damage, remove_unused
+from streams.catalogues.pictures import OutOfReach
 from streams.catalogues.store import Draft, Models, Snapshot
 from streams.core.database import Database
 from streams.core.pictures import UnusablePicture
 from streams.core.settings import require
 
+log = logging.getLogger(__name__)
+
 _AT_ONCE = 6  # pictures on their way: most of the time they wait for a server
+_IN_VAIN = 24  # of one server; with a server that lets everyone wait, two minutes
 
 Progress = Callable[[int, int], None]
 """Pictures done, and how many there are."""
@@ -64,11 +72,13 @@ class PictureModels(Protocol):
 
 @dataclass(frozen=True)
 class PictureProblem:
-    """Why a product is not recognised by one of its pictures. It is offered all the same."""
+    """Why a product is not recognised by one of its pictures. It is offered all the same. `passes` where the picture could not be
+    had this time, and may be the next: until then the product keeps those it had."""
 
     product_id: str
     picture: str
     reason: str
+    passes: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,7 +136,7 @@ class Catalogues:
             await self._tidy(merchant_id)
             wanted = any(row.pictures for row in rows)
             models = await require(self.models, "triton_url").identify() if wanted else None
-            obtained = await self._obtain(rows, beside, models, progress) if models else _Pictures()
+            obtained = await self._obtain(merchant_id, rows, beside, models, progress) if models else _Pictures()
             async with self._database.transaction() as connection:
                 await store.take_time(connection)
                 draft = await _draft(connection, merchant_id, rows, obtained.of, observed_at, replace=replace)
@@ -138,15 +148,17 @@ class Catalogues:
             return Imported(snapshot, len(rows), obtained.computed, unrecognised, tuple(obtained.problems))
 
     async def publish(self, merchant_id: MerchantId, number: int) -> Snapshot:
-        """Switch to a snapshot, newer or older. Where its directory is missing it is made again. Raises Misconfigured."""
+        """Switch to a snapshot, newer or older. Where its directory is missing or damaged it is made again. Raises
+        Misconfigured."""
         async with store.only_import(self._database.engine, merchant_id):
             async with self._database.transaction() as connection:
                 snapshot = await store.find(connection, merchant_id, number)
                 now = await _current(connection, merchant_id)
             if snapshot is None:
                 raise Misconfigured(f"{merchant_id} has no snapshot {number}. `augenblick catalogue list` shows which there are.")
-            await self._make_ready(snapshot)
+            name = await self._made_ready(snapshot)
             async with self._database.transaction() as connection:
+                await _move(connection, snapshot, name)
                 await store.switch(connection, merchant_id, number, instead_of=now.number if now else None)
                 (switched,) = await store.current(connection, merchant_id)
             return switched
@@ -164,9 +176,9 @@ class Catalogues:
                         "to any, `withdraw` to none."
                     )
                 snapshot = await store.find(connection, merchant_id, former.number) if former.number else None
-            if snapshot is not None:
-                await self._make_ready(snapshot)
+            name = await self._made_ready(snapshot) if snapshot else None
             async with self._database.transaction() as connection:
+                await _move(connection, snapshot, name)
                 await store.switch_back(connection, merchant_id, former, instead_of=now.number if now else None)
                 return await _current(connection, merchant_id)
 
@@ -208,7 +220,9 @@ class Catalogues:
             remove_unused(self.directory, merchant_id, used)
 
     async def _written(self, draft: Draft, models: Models | None) -> tuple[Written | None, Models | None]:
-        """The draft's directory, opened by Triton; the one of its base where nothing in it would differ."""
+        """The draft's directory, opened by Triton; the one of its base where nothing in it would differ and it is whole. A list
+        of prices alone does not wait for Triton then: there is nothing new to open."""
+        identified = models is not None
         async with self._database.transaction() as connection:
             await store.take_time(connection)
             if not await store.has_pictures(connection, draft.merchant_id, draft.number):
@@ -218,44 +232,66 @@ class Catalogues:
             if models is None:
                 return None, None  # pictures there are, but none that anything is recognised by
             may_be_same = base is not None and base.models == models
-            if base and base.name and base.sha256 and may_be_same and await store.has_same_pictures(connection, draft, models):
-                return Written(base.name, base.sha256, base.pictures), models
-        written = await self._write(draft.merchant_id, draft.number, models, named=draft.number)
+            is_same = may_be_same and await store.has_same_pictures(connection, draft, models)
+        if base and base.name and base.sha256 and is_same and await self._is_whole(base):
+            if identified:
+                await require(self.models, "triton_url").open(base.name)
+            return Written(base.name, base.sha256, base.pictures), models
+        written = await self._write(draft.merchant_id, draft.number, models)
         if not written.pictures:
             return None, None
-        await require(self.models, "triton_url").open(written.name)
+        try:
+            await require(self.models, "triton_url").open(written.name)
+        except (Retryable, Misconfigured) as error:
+            if identified or not is_same:
+                raise
+            log.warning("what was made again is opened by the first frame that needs it, not now: %s", error)
         return written, models
 
-    async def _write(self, merchant_id: MerchantId, number: int, models: Models, *, named: int) -> Written:
+    async def _is_whole(self, snapshot: Snapshot) -> bool:
+        """True also where it cannot be looked at, because no directory is named: a list of prices needs none."""
+        if self.directory is None:
+            return True
+        wrong = await what_is_wrong(self._database, self.directory, snapshot)
+        if wrong:
+            log.warning("the directory of snapshot %s of %s %s: it is made again", snapshot.number, snapshot.merchant_id, wrong)
+        return wrong is None
+
+    async def _write(self, merchant_id: MerchantId, number: int, models: Models) -> Written:
         root = require(self.directory, "catalogue_directory")
-        with SnapshotWriter(root, merchant_id, named, models) as writer:
+        with SnapshotWriter(root, merchant_id, number, models) as writer:
             async with self._database.transaction() as connection:
                 await store.take_time(connection)
                 async for entry in store.entries(connection, merchant_id, number, models):
                     writer.add(entry)
             return await asyncio.to_thread(writer.finish)
 
-    async def _make_ready(self, snapshot: Snapshot) -> None:
+    async def _made_ready(self, snapshot: Snapshot) -> str | None:
+        """Its directory's name, opened by Triton: a new one where the directory was not whole. None where nothing is recognised
+        by picture."""
         name, models = snapshot.name, snapshot.models
         if name is None or models is None:
-            return  # nothing is recognised by picture
+            return None
         running = await require(self.models, "triton_url").identify()
         if running != models:
             raise Misconfigured(
                 f"Snapshot {snapshot.number} was made by {_in_words(models)}, and Triton runs {_in_words(running)}: import the "
                 "list and its pictures again."
             )
-        root = require(self.directory, "catalogue_directory")
-        if not is_there(root, name):
-            # Its name may be that of an earlier snapshot with the same pictures.
-            first = int(name.removeprefix(f"{snapshot.merchant_id}-").partition("-")[0])
-            written = await self._write(snapshot.merchant_id, snapshot.number, models, named=first)
-            if (written.name, written.sha256) != (name, snapshot.sha256):
+        require(self.directory, "catalogue_directory")
+        if not await self._is_whole(snapshot):
+            written = await self._write(snapshot.merchant_id, snapshot.number, models)
+            if written.sha256 != snapshot.sha256:
                 raise Misconfigured(f"Snapshot {snapshot.number} cannot be made again from the database: import the list again.")
+            name = written.name
         await require(self.models, "triton_url").open(name)
+        return name
 
-    async def _obtain(self, rows: Sequence[CatalogueRow], beside: Path, models: Models, progress: Progress) -> _Pictures:
-        """Keeps each picture as soon as it is known, so that an import that is interrupted goes on where it was."""
+    async def _obtain(
+        self, merchant_id: MerchantId, rows: Sequence[CatalogueRow], beside: Path, models: Models, progress: Progress
+    ) -> _Pictures:
+        """Keeps each picture as soon as it is known, so that an import that is interrupted goes on where it was. A product of
+        which one cannot be had now keeps all that it has in what is current: which address each came from is not known."""
         found = _Pictures()
         products: dict[str, list[str]] = {}
         for row in rows:
@@ -263,13 +299,22 @@ class Catalogues:
                 products.setdefault(picture, []).append(row.product_id)
         waiting = iter(products)
         digests: dict[str, str] = {}
+        out_of_reach: dict[str, str] = {}
+        in_vain: Counter[str] = Counter()  # by server, one after the other
         done = 0
 
         async def work() -> None:
             nonlocal done
             for picture in waiting:
+                reason, server = None, urlsplit(picture).netloc
                 try:
+                    if in_vain[server] >= _IN_VAIN:
+                        raise OutOfReach(f"was not asked for: {server} had not given {_IN_VAIN} others.")
                     digests[picture], reason = await self._keep(picture, beside, models, found)
+                    in_vain[server] = 0
+                except OutOfReach as problem:
+                    in_vain[server] += 1
+                    out_of_reach[picture] = str(problem)
                 except UnusablePicture as problem:
                     reason = str(problem)
                 if reason:
@@ -284,8 +329,22 @@ class Catalogues:
                     tasks.create_task(work())
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
+        former: dict[str, list[str]] = {}
+        if out_of_reach:
+            async with self._database.transaction() as connection:
+                now = await _current(connection, merchant_id)
+                former = await store.pictures_of(connection, merchant_id, now.number) if now else {}
         for row in rows:
-            found.of[row.product_id] = list(dict.fromkeys(digests[each] for each in row.pictures or () if each in digests))
+            named = row.pictures or ()
+            had = [digests[each] for each in named if each in digests]
+            if missing := [each for each in named if each in out_of_reach]:
+                earlier = former.get(row.product_id, [])
+                had = [*earlier, *had]  # in their order: the first is the one that is shown
+                what = "The product keeps its earlier pictures." if earlier else "The product has no earlier picture."
+                found.problems += [
+                    PictureProblem(row.product_id, each, f"{out_of_reach[each]} {what}", passes=True) for each in missing
+                ]
+            found.of[row.product_id] = list(dict.fromkeys(had))[:MOST_PICTURES]
         found.problems.sort(key=lambda problem: (problem.product_id, problem.picture))
         return found
 
@@ -334,6 +393,23 @@ async def import_prices(
     if await store.has_pictures(connection, merchant_id, draft.number):
         raise Misconfigured(f"The catalogue of {merchant_id} has pictures: use `augenblick catalogue import`.")
     return await _published(connection, draft, None, None, switch=True)
+
+
+async def what_is_wrong(database: Database, directory: Path, snapshot: Snapshot, *, read_up_to: int | None = None) -> str | None:
+    """With a snapshot's directory: see `directories.damage`. None where it is whole, or there is none."""
+    if snapshot.name is None or snapshot.models is None or snapshot.sha256 is None:
+        return None
+    async with database.transaction() as connection:
+        await store.take_time(connection)
+        places = await store.places(connection, snapshot.merchant_id, snapshot.number, snapshot.models)
+    return await asyncio.to_thread(
+        damage, directory, snapshot.name, snapshot.models, snapshot.sha256, places, read_up_to=read_up_to
+    )
+
+
+async def _move(connection: AsyncConnection, snapshot: Snapshot | None, name: str | None) -> None:
+    if snapshot and name and name != snapshot.name:
+        await store.move(connection, snapshot, name)
 
 
 async def _current(connection: AsyncConnection, merchant_id: MerchantId) -> Snapshot | None:

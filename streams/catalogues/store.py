@@ -124,6 +124,15 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Place:
+    """An entry without its features, of which there are `length` bytes."""
+
+    product_id: str
+    picture: str
+    length: int
+
+
+@dataclass(frozen=True)
 class Draft:
     """`base` is what was current when it was begun."""
 
@@ -199,7 +208,7 @@ async def add(
     observed_at: datetime,
 ) -> None:
     """`pictures`: by product, the SHA-256 of those it has, which are kept already."""
-    former = await _former_pictures(connection, draft) if any(row.pictures is None for row in rows) else {}
+    former = await pictures_of(connection, draft.merchant_id, draft.base) if any(row.pictures is None for row in rows) else {}
     for start in range(0, len(rows), _ROWS_PER_STATEMENT):
         values = [
             {
@@ -230,8 +239,9 @@ def _iso(moment: datetime | None) -> str | None:
     return moment.isoformat() if moment else None
 
 
-async def _former_pictures(connection: AsyncConnection, draft: Draft) -> dict[str, list[str]]:
-    query = select(_products.product_id, _products.pictures).where(*_of(draft.merchant_id, draft.base), _products.pictures != [])
+async def pictures_of(connection: AsyncConnection, merchant_id: MerchantId, number: int | None) -> dict[str, list[str]]:
+    """By product, the SHA-256 of those it has in that snapshot; products without any are left out."""
+    query = select(_products.product_id, _products.pictures).where(*_of(merchant_id, number), _products.pictures != [])
     return {row.product_id: row.pictures for row in await connection.execute(query)}
 
 
@@ -263,7 +273,7 @@ async def has_pictures(connection: AsyncConnection, merchant_id: MerchantId, num
 async def publish(
     connection: AsyncConnection, draft: Draft, *, name: str | None, models: Models | None, sha256: str | None, pictures: int
 ) -> None:
-    """From now on nothing of it changes."""
+    """From now on nothing of it changes but where its directory is (`move`)."""
     count = select(func.count()).where(*_of(draft.merchant_id, draft.number)).scalar_subquery()
     await connection.execute(
         update(catalogue_snapshots)
@@ -278,6 +288,14 @@ async def publish(
             published_at=func.now(),
         )
     )
+
+
+async def move(connection: AsyncConnection, snapshot: Snapshot, name: str) -> None:
+    """Its directory has another name now, and so has that of all who share it. Announced as a switch is: whoever recognises by
+    one of them asks for the new one at once."""
+    moved = update(catalogue_snapshots).where(_snapshots.merchant_id == snapshot.merchant_id, _snapshots.name == snapshot.name)
+    await connection.execute(moved.values(name=name))
+    await connection.execute(select(func.pg_notify(CHANNEL, snapshot.merchant_id)))
 
 
 # Switching.
@@ -489,14 +507,22 @@ def _entries(merchant_id: str, number: int | None, models: Models, *more: Column
     )
 
 
+_IN_ORDER = (_products.product_id.collate("C"), text("position"))
+
+
 async def entries(connection: AsyncConnection, merchant_id: MerchantId, number: int, models: Models) -> AsyncIterator[Entry]:
     """In an order that is always the same; a few at a time, for all of them may be gigabytes."""
-    query = _entries(merchant_id, number, models, _features.features).order_by(
-        _products.product_id.collate("C"), text("position")
-    )
+    query = _entries(merchant_id, number, models, _features.features).order_by(*_IN_ORDER)
     async with connection.stream(query, execution_options={"max_row_buffer": 64}) as result:
         async for row in result:
             yield Entry(row.product_id, row.picture, bytes(row.features))
+
+
+async def places(connection: AsyncConnection, merchant_id: MerchantId, number: int, models: Models) -> list[Place]:
+    """Of the entries, in their order."""
+    length = func.octet_length(_features.features).label("length")
+    query = _entries(merchant_id, number, models, length).order_by(*_IN_ORDER)
+    return [Place(row.product_id, row.picture, row.length) for row in await connection.execute(query)]
 
 
 async def has_same_pictures(connection: AsyncConnection, draft: Draft, models: Models) -> bool:

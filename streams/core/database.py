@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -25,6 +25,11 @@ def is_unavailable(error: BaseException) -> bool:
         state = getattr(error.orig, "sqlstate", None)
         return state is None or state.startswith(_PASSING)
     return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
+def has_no_tables(error: BaseException) -> bool:
+    """Whether the database was never migrated, or is behind by a table."""
+    return isinstance(error, ProgrammingError) and getattr(error.orig, "sqlstate", None) == "42P01"
 
 
 def parse_url(url: str) -> URL:

@@ -76,7 +76,8 @@ class Settings(BaseSettings):
     )
     worker_instance: str = Field(default="0", description="distinguishes workers of one role; keep it over restarts")
     allow_private_endpoints: bool = Field(
-        default=False, description="let webhooks go to private and local addresses, and by http: for development only"
+        default=False,
+        description="let webhooks go to private and local addresses, and by http, not to link-local ones: for development only",
     )
     webhook_schedule_s: Annotated[tuple[float, ...], NoDecode] | None = Field(
         default=None, description="seconds to wait after each failed webhook attempt, by commas, instead of the usual: 5,300,1800"

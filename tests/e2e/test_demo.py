@@ -25,7 +25,9 @@ def belonging_to(root: Path) -> list[str]:
     found = []
     for process in psutil.process_iter(["pid", "cmdline"]):
         try:
-            told = [*(process.info["cmdline"] or ()), process.cwd(), process.environ().get("AUGENBLICK_READY_FILE", "")]
+            environment = process.environ()
+            named = (environment.get(name, "") for name in ("AUGENBLICK_READY_FILE", "AUGENBLICK_CATALOGUE_DIRECTORY"))
+            told = [*(process.info["cmdline"] or ()), process.cwd(), *named]
         except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
         if any(str(root) in text for text in told):

@@ -2,8 +2,10 @@
 
 import asyncio
 import csv
+import io
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -18,6 +20,8 @@ import pytest
 from alembic import command
 from PIL import Image
 from sqlalchemy import delete, exc, insert, select, update
+from tritonclient.grpc import aio as client_library
+from tritonclient.utils import InferenceServerException
 from typer.testing import CliRunner
 
 from connectors.http import HttpClient
@@ -25,6 +29,7 @@ from connectors.shops.catalogue import CatalogueShop
 from connectors.shops.catalogue.importer import parse_catalogue
 from infra.cli import app
 from infra.local.stack import LocalStack
+from infra.triton.server import GRPC_CONTROL_HEADER
 from schemas.commerce import ProductQuery
 from schemas.errors import AugenblickError, Misconfigured, Retryable
 from schemas.ids import MerchantId
@@ -38,7 +43,8 @@ from streams.sightings import thresholds
 from streams.sightings.catalogues import Catalogues as Watched
 from streams.sightings.catalogues import read_current
 from streams.sightings.picture_models import TritonPictureModels
-from tests.support.packages import front
+from tests.integration.test_match_model import match
+from tests.support.packages import front, photo
 from tests.support.rows import Rows
 
 pytestmark = pytest.mark.timeout(600)
@@ -193,7 +199,9 @@ async def test_what_cannot_be_recognised_by_its_picture_is_offered_all_the_same(
     assert "too little" in found["white", "white.png"]
     assert "JPEG" in found["broken", "broken.jpg"]
     assert "no file" in found["missing", "missing.jpg"]
-    assert "could not be fetched" in found["refused", "http://127.0.0.1:9/a.jpg"]
+    assert found["refused", "http://127.0.0.1:9/a.jpg"].startswith("could not be fetched now: ")
+    assert found["refused", "http://127.0.0.1:9/a.jpg"].endswith("The product has no earlier picture.")
+    assert [problem.product_id for problem in result.problems if problem.passes] == ["refused"]
     assert "no file" in found["good", "missing.jpg"]
     assert (result.snapshot.products, result.snapshot.pictures, result.unrecognised) == (5, 1, 1)
     for price, product in enumerate(("white", "broken", "missing", "refused", "good"), 1):
@@ -439,7 +447,10 @@ async def test_a_published_snapshot_does_not_change(
         delete(catalogue_products).where(mine, product.product_id == "p50"),
         delete(catalogue_products).where(mine),
         insert(catalogue_products).values(row),
-        update(catalogue_snapshots).where(own).values(name="another"),
+        update(catalogue_snapshots).where(own).values(name=None, matcher=None, sha256=None),
+        update(catalogue_snapshots).where(own).values(name=None),
+        update(catalogue_snapshots).where(own).values(name="another", sha256="another"),
+        update(catalogue_snapshots).where(own).values(pictures=7),
         update(catalogue_snapshots).where(own).values(published_at=None),
         update(catalogue_snapshots).where(own).values(number=7),
         delete(catalogue_snapshots).where(number.merchant_id == seller, number.number == 2),
@@ -486,9 +497,11 @@ async def test_a_missing_directory_is_made_again(
         for path in (directory / str(snapshot.name)).iterdir():
             path.unlink()
         (directory / str(snapshot.name)).rmdir()
-    assert (await service.publish(seller, second.number)).is_current
-    assert contents(directory, second) == before
     assert second.name == first.name
+    again = await service.publish(seller, second.number)
+    assert again.is_current
+    assert contents(directory, again) == before
+    assert (await service.publish(seller, first.number)).name == again.name, "it is made once for all who share it"
     # Where the database cannot make it again, what is current stays.
     async with database.transaction() as connection:
         await connection.execute(
@@ -496,7 +509,121 @@ async def test_a_missing_directory_is_made_again(
         )
     with pytest.raises(Misconfigured, match="cannot be made again"):
         await service.publish(seller, third.number)
-    assert (await current(database, seller)).number == second.number
+    assert (await current(database, seller)).number == first.number
+
+
+def flip(directory: Path, snapshot: Snapshot) -> None:
+    """Fifty bytes, where they lie."""
+    assert snapshot.name is not None
+    with (directory / snapshot.name / "features.bin").open("r+b") as file:
+        file.seek(1000)
+        were = file.read(50)
+        file.seek(1000)
+        file.write(bytes(byte ^ 0xFF for byte in were))
+
+
+@asynccontextmanager
+async def asked(triton: LocalStack) -> AsyncIterator[client_library.InferenceServerClient]:
+    client = client_library.InferenceServerClient(triton.environment["TRITON_URL"])
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def loaded_anew(triton: LocalStack, model: str) -> None:
+    key = {GRPC_CONTROL_HEADER: (triton.layout.data / "triton.control-key").read_text().strip()}
+    async with asked(triton) as client:
+        await client.unload_model(model, headers=key)
+        while await client.is_model_ready(model):
+            await asyncio.sleep(0.05)
+        await client.load_model(model, headers=key)
+
+
+async def recognised(triton: LocalStack, snapshot: Snapshot, number: int) -> str | None:
+    """What `match` takes a photo of that package for; None where it refuses the snapshot."""
+    async with asked(triton) as client:
+        try:
+            answer = await match(client, photo(number, 1), snapshots=[snapshot.name], candidates=1)
+        except InferenceServerException as refused:
+            assert "damaged" in str(refused) or "not there" in str(refused), refused
+            return None
+    first = answer["candidates"][0]
+    return str(first["product_id"]) if first["inliers"] >= 20 else "nothing"
+
+
+async def test_a_damaged_directory_is_made_anew_by_whatever_uses_it(
+    service: Catalogues,
+    seller: MerchantId,
+    database: Database,
+    database_url: str,
+    directory: Path,
+    triton: LocalStack,
+    tmp_path: Path,
+) -> None:
+    file = packages(tmp_path, range(200, 203))
+    first = (await imported(service, seller, file)).snapshot
+    assert await recognised(triton, first, 201) == "p201"
+    flip(directory, first)
+    await loaded_anew(triton, "match")
+    assert await recognised(triton, first, 201) is None
+    # The same list again: nothing in it has changed.
+    again = await imported(service, seller, file)
+    assert (again.computed, again.snapshot.is_current) == (0, True)
+    assert again.snapshot.name != first.name and again.snapshot.sha256 == first.sha256
+    assert await recognised(triton, again.snapshot, 201) == "p201"
+    # What it replaces may be in use: `match` has this one mapped.
+    worker = Watched(database, database_url)
+    await worker.start()
+    watching = asyncio.create_task(worker.watch())
+    try:
+        flip(directory, again.snapshot)
+        published = await service.publish(seller, again.snapshot.number)
+        assert published.name not in {first.name, again.snapshot.name} and published.is_current
+        assert await recognised(triton, published, 201) == "p201"
+        async with asyncio.timeout(20):  # less than until workers look without being told
+            while worker.current[seller].name != published.name:
+                await asyncio.sleep(0.02)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    # The first is as damaged as it was, and what is current is gone altogether.
+    back = await service.rollback(seller)
+    assert back is not None and back.number == first.number and back.name != first.name
+    assert await recognised(triton, back, 202) == "p202"
+    shutil.rmtree(directory / str(back.name))
+    prices = packages(tmp_path, [201], price="9.00", shown=False, name="prices.csv")
+    priced = (await imported(service, seller, prices)).snapshot
+    assert await recognised(triton, priced, 201) == "p201"
+    # So do prices where Triton is away: the directory is as it should be when it is back.
+    shutil.rmtree(directory / str(priced.name))
+    nobody = TritonPictureModels("127.0.0.1:9")
+    priced = (await imported(Catalogues(database, directory=directory, models=nobody), seller, prices)).snapshot
+    await nobody.close()
+    assert await recognised(triton, priced, 201) == "p201"
+    # Whoever has no directory to look at imports prices all the same.
+    shutil.rmtree(directory / str(priced.name))
+    blind = (await imported(Catalogues(database), seller, prices)).snapshot
+    assert blind.name == priced.name and await price_of(database, seller, "p201") == 900
+    await service.publish(seller, blind.number)
+    assert await recognised(triton, await current(database, seller), 201) == "p201"
+
+
+async def test_a_list_that_changes_nothing_is_not_switched_to_where_triton_cannot_use_it(
+    service: Catalogues, seller: MerchantId, database: Database, client: HttpClient, tmp_path: Path
+) -> None:
+    class Blind(TritonPictureModels):
+        async def open(self, name: str) -> None:
+            raise Misconfigured("Triton cannot use the snapshot")
+
+    await imported(service, seller, packages(tmp_path, [205]))
+    assert service.models is not None
+    blind = Blind(service.models.url)  # type: ignore[attr-defined]
+    unseen = Catalogues(database, directory=service.directory, models=blind, client=client)
+    with pytest.raises(Misconfigured, match="cannot use"):
+        await imported(unseen, seller, packages(tmp_path, [205], price="2.00"))
+    await blind.close()
+    assert await numbers(database, seller) == {1: True}
 
 
 async def test_models_are_never_mixed(
@@ -549,7 +676,8 @@ async def test_without_triton_nothing_changes(
 
 @asynccontextmanager
 async def server(answers: Mapping[str, bytes], *, stuck: bool = False) -> AsyncIterator[str]:
-    """Pictures by path. A `stuck` one takes requests and never answers what it does not know."""
+    """Pictures by path; one that is empty is answered with 503. A `stuck` server takes requests and never answers what it does
+    not know."""
     open_ones: set[asyncio.StreamWriter] = set()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -558,7 +686,8 @@ async def server(answers: Mapping[str, bytes], *, stuck: bool = False) -> AsyncI
         body = answers.get(path)
         if body is None and stuck:
             return
-        status = b"200 OK\r\nContent-Type: image/png" if body is not None else b"404 Not Found"
+        known = b"200 OK\r\nContent-Type: image/png" if body else b"503 Service Unavailable"
+        status = b"404 Not Found" if body is None else known
         writer.write(b"HTTP/1.1 " + status + f"\r\nContent-Length: {len(body or b'')}\r\n\r\n".encode() + (body or b""))
         await writer.drain()
         writer.close()
@@ -571,6 +700,74 @@ async def server(answers: Mapping[str, bytes], *, stuck: bool = False) -> AsyncI
                 writer.close()
     finally:
         running.close()
+
+
+async def test_a_picture_server_that_is_away_costs_nobody_the_pictures_there_were(
+    service: Catalogues, seller: MerchantId, database: Database, tmp_path: Path
+) -> None:
+    files = {f"/{number}.png": encoded(number) for number in range(210, 214)}
+    named = {"one": ("/210.png",), "two": ("/211.png", "/212.png"), "gone": ("/213.png",)}
+
+    def listed(address: str, price: str, **more: tuple[str, ...]) -> Path:
+        lines = [
+            f"{product},Package,en,{price},EUR,{'|'.join(address + path for path in paths)}"
+            for product, paths in {**named, **more}.items()
+        ]
+        (tmp_path / "list.csv").write_text("\n".join(["product_id,title,language,price,currency,picture", *lines]))
+        return tmp_path / "list.csv"
+
+    answers = dict(files)
+    async with server(answers) as address:
+        first = await imported(service, seller, listed(address, "1.00"))
+        assert (first.snapshot.pictures, first.problems) == (4, ())
+        # One is busy, one is gone, and one that is new cannot be had; the rest answer.
+        answers.update({"/211.png": b"", "/new.png": b""})
+        del answers["/213.png"]
+        busy = await imported(service, seller, listed(address, "2.00", new=("/new.png",)))
+    said = {problem.product_id: (problem.passes, problem.reason) for problem in busy.problems}
+    assert said == {
+        "two": (True, "could not be fetched now: status 503. The product keeps its earlier pictures."),
+        "new": (True, "could not be fetched now: status 503. The product has no earlier picture."),
+        "gone": (False, "could not be fetched: status 404"),
+    }
+    before, after = [await pictures_in(database, seller, number) for number in (1, 2)]
+    assert after == {**before, "gone": [], "new": []}
+    assert await price_of(database, seller, "two") == 200
+    # Now nobody is there at all.
+    away = await imported(service, seller, listed(address, "3.00"))
+    assert (away.snapshot.is_current, away.snapshot.pictures, away.snapshot.name) == (True, 3, busy.snapshot.name)
+    assert {problem.product_id for problem in away.problems if problem.passes} == {"one", "two", "gone"}
+    assert (await pictures_in(database, seller, 3)) == {product: after[product] for product in ("one", "two", "gone", "new")}
+    assert await price_of(database, seller, "one") == 300
+
+
+async def test_a_server_that_gives_no_picture_is_left_alone(service: Catalogues, seller: MerchantId, tmp_path: Path) -> None:
+    front(214).save(tmp_path / "beside.png")
+    async with server({f"/{number}.png": b"" for number in range(60)}) as address:
+        lines = [f"p{number},Package,en,1,EUR,{address}/{number}.png" for number in range(60)]
+        header = "product_id,title,language,price,currency,picture"
+        (tmp_path / "list.csv").write_text("\n".join([header, *lines, "own,Package,en,1,EUR,beside.png"]))
+        result = await imported(service, seller, tmp_path / "list.csv")
+    said = [problem.reason.partition(":")[0] for problem in result.problems if problem.passes]
+    assert len(said) == 60
+    asked = said.count("could not be fetched now")
+    assert 24 <= asked < 30 and said.count("was not asked for") == 60 - asked, "those on their way then end as they do"
+    assert (result.snapshot.products, result.snapshot.pictures) == (61, 1)
+
+
+def encoded(number: int) -> bytes:
+    written = io.BytesIO()
+    front(number).save(written, "PNG")
+    return written.getvalue()
+
+
+async def pictures_in(database: Database, seller: MerchantId, number: int) -> dict[str, list[str]]:
+    """By product, its pictures."""
+    query = select(catalogue_products.c.product_id, catalogue_products.c.pictures).where(
+        catalogue_products.c.merchant_id == seller, catalogue_products.c.snapshot == number
+    )
+    async with database.transaction() as connection:
+        return {row.product_id: row.pictures for row in await connection.execute(query)}
 
 
 async def test_an_import_that_is_killed_leaves_everything_as_it_was(
@@ -706,6 +903,10 @@ async def test_the_commands(
     assert "snapshot 2 of" in await run("rollback", "--merchant", seller)
     assert "1 snapshot deleted" in await run("prune", "--keep", "1", "--merchant", seller)
     assert await numbers(database, seller) == {waiting: False, 2: True}
+    away = await run("import", str(feed), "--merchant", seller, "--skip-unusable", status=1)
+    assert "is current" in away and "1 picture not to be had now; import again later:" in away
+    assert "The product keeps its earlier pictures." in away
+    assert await price_of(database, seller, "p1") == 350
     assert "No merchant is named" in await run("list", "--merchant", "Nobody at all", status=1)
 
 

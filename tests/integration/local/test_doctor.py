@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from infra.cli import app
 from infra.local.control import shut_down, start_daemon, wait_until_up
 from infra.local.stack import CONFIGURED_BY, default_root
 from infra.triton import server
+from tests.support.packages import front
 
 pytestmark = pytest.mark.timeout(600)  # the first start on a machine downloads
 
@@ -96,6 +98,46 @@ async def test_what_is_left_out_on_purpose_is_no_problem_and_a_chosen_directory_
         monkeypatch.setenv("AUGENBLICK_HOME", str(tmp_path / "nobody's"))
         status, errors = await command("catalogue", "list")
         assert status == 1 and "DATABASE_URL is not set" in errors and "AUGENBLICK_ROOT" in errors
+    finally:
+        await asyncio.to_thread(shut_down, tmp_path)
+
+
+async def test_a_catalogue_that_was_damaged_is_a_problem_until_it_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUGENBLICK_ROOT", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    await started(tmp_path, "postgres", "triton")
+
+    async def found() -> list[dict[str, str]]:
+        _, document = await said("doctor")
+        return [finding for finding in document["findings"] if finding["subject"] == "Catalogues"]
+
+    try:
+        assert await found() == [], "there is no table to look into yet"
+        assert await command("migrate") == (0, "")
+        assert await command("merchant", "add", "Nobody's shop") == (0, "")
+        front(7).save(tmp_path / "7.png")
+        (tmp_path / "list.csv").write_text("product_id,title,language,picture\np7,Package,en,7.png\n")
+        assert await command("catalogue", "import", "list.csv", "--merchant", "Nobody's shop") == (0, "")
+        (finding,) = await found()
+        assert (finding["verdict"], finding["detail"]) == ("ok", f"1 current, whole in {tmp_path / 'catalogues'}")
+        (place,) = (tmp_path / "catalogues").glob("mer_*")
+        blobs = place / "features.bin"
+        was = blobs.read_bytes()
+        blobs.write_bytes(was[:500] + bytes(50) + was[550:])
+        for damaged in ("has damaged features (another SHA-256)", "is not there, or not all of it"):
+            (finding,) = await found()
+            merchant = place.name.partition("-")[0]
+            assert finding["verdict"] == "problem" and finding["detail"].startswith(f"snapshot 1 of {merchant}: {place} ")
+            assert finding["detail"].endswith(damaged)
+            remedy = finding["remedy"].split("`")[1].split()
+            shutil.rmtree(place, ignore_errors=True)
+        assert remedy[0] == "augenblick"
+        status, told = await command(*remedy[1:])
+        assert status == 0 and "it is made again" in told, told
+        (finding,) = await found()
+        assert finding["verdict"] == "ok"
     finally:
         await asyncio.to_thread(shut_down, tmp_path)
 

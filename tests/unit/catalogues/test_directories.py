@@ -10,8 +10,8 @@ import pytest
 from infra.triton.vision.features import Features
 from infra.triton.vision.snapshots import SnapshotRefused, open_snapshot
 from schemas.ids import MerchantId
-from streams.catalogues.directories import SnapshotWriter, is_there, remove_unused
-from streams.catalogues.store import Entry, Models
+from streams.catalogues.directories import SnapshotWriter, Written, damage, remove_unused
+from streams.catalogues.store import Entry, Models, Place
 
 MERCHANT = MerchantId("mer_01m825jf8weefs977g79aj1a64")
 MODELS = Models("sift-1")
@@ -29,10 +29,14 @@ def features(points: int) -> bytes:
 
 
 def write(root: Path, *entries: Entry, number: int = 1, models: Models = MODELS) -> str:
+    return written(root, *entries, number=number, models=models).name
+
+
+def written(root: Path, *entries: Entry, number: int = 1, models: Models = MODELS) -> Written:
     with SnapshotWriter(root, MERCHANT, number, models) as writer:
         for entry in entries:
             writer.add(entry)
-        return writer.finish().name
+        return writer.finish()
 
 
 def test_the_matcher_reads_what_is_written(tmp_path: Path) -> None:
@@ -54,13 +58,51 @@ def test_another_models_snapshot_is_refused(tmp_path: Path) -> None:
     assert len(open_snapshot(tmp_path, name, matcher="sift-1", embedder="vit-1")) == 1
 
 
-def test_writing_again_writes_the_same(tmp_path: Path) -> None:
+def test_what_is_there_is_not_written_to_again(tmp_path: Path) -> None:
+    """Somebody may have it open."""
     entry = Entry("milk", "a" * 64, features(5))
-    name = write(tmp_path, entry)
-    before = (tmp_path / name).stat().st_ino
-    assert write(tmp_path, entry) == name
-    assert (tmp_path / name).stat().st_ino == before
-    assert [path.name for path in tmp_path.iterdir()] == [name]
+    first = write(tmp_path, entry)
+    place = tmp_path / first / "features.bin"
+    place.write_bytes(b"damaged")
+    second = write(tmp_path, entry)
+    assert second != first and place.read_bytes() == b"damaged"
+    assert open_snapshot(tmp_path, second, matcher="sift-1").features(0).to_bytes() == entry.features
+    assert {path.name for path in tmp_path.iterdir()} == {first, second}
+
+
+def test_what_is_damaged_shows(tmp_path: Path) -> None:
+    entries = [Entry("milk", "a" * 64, features(5)), Entry("bread", "b" * 64, features(9))]
+    places = [Place(entry.product_id, entry.picture, len(entry.features)) for entry in entries]
+    made = written(tmp_path, *entries)
+    manifest, blobs = (tmp_path / made.name / name for name in ("manifest.json", "features.bin"))
+
+    def found(places: list[Place] = places, models: Models = MODELS, read_up_to: int | None = None) -> str:
+        return damage(tmp_path, made.name, models, made.sha256, places, read_up_to=read_up_to) or "whole"
+
+    assert found() == "whole"
+    assert "another manifest" in found(places[:1]) and "another manifest" in found(models=Models("sift-1", "vit-1"))
+    for path, change, said in (
+        (manifest, lambda was: was.replace(b"bread", b"broad"), "another manifest"),
+        (manifest, lambda was: was[:-9], "no JSON"),
+        (manifest, lambda was: b"\xff" + was, "no JSON"),
+        (blobs, lambda was: was[:-9], f"{blobs.stat().st_size - 9} bytes of features instead of {blobs.stat().st_size}"),
+        (blobs, lambda was: was[:50] + bytes(byte ^ 1 for byte in was[50:100]) + was[100:], "another SHA-256"),
+    ):
+        was = path.read_bytes()
+        path.write_bytes(change(was))
+        assert said in found()
+        assert (found(read_up_to=10) == "whole") == (said == "another SHA-256"), "that one is not seen without reading"
+        path.write_bytes(was)
+        assert found() == "whole"
+    for path in (blobs, manifest):
+        path.unlink()
+        assert "not there" in found()
+    assert "not there" in damage(tmp_path, "elsewhere", MODELS, made.sha256, places)  # type: ignore[operator]
+
+
+def test_what_has_no_pictures_is_whole(tmp_path: Path) -> None:
+    made = written(tmp_path)
+    assert damage(tmp_path, made.name, MODELS, made.sha256, []) is None
 
 
 def test_what_is_not_finished_is_not_there(tmp_path: Path) -> None:
@@ -84,7 +126,7 @@ def test_only_what_nobody_uses_is_removed(tmp_path: Path) -> None:
     for name in (stranger, left):
         (tmp_path / name).mkdir()
     assert remove_unused(tmp_path, MERCHANT, {used}) == sorted([unused, left])
-    assert is_there(tmp_path, used)
-    assert not is_there(tmp_path, unused)
+    assert (tmp_path / used).is_dir()
+    assert not (tmp_path / unused).exists()
     assert (tmp_path / stranger).is_dir()
     assert remove_unused(tmp_path / "nowhere", MERCHANT, set()) == []

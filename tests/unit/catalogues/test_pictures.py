@@ -76,6 +76,11 @@ def test_orientation_is_applied_and_metadata_left_behind() -> None:
     assert not picture.getexif()
 
 
+def test_what_a_telephone_puts_behind_a_picture_is_left_behind() -> None:
+    data = encoded(half_red(300, 200))
+    assert prepare(data + b"\0\0\0\x18ftypmp42" * 900).jpeg == data
+
+
 def test_what_shows_through_is_white() -> None:
     cut_out = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     assert opened(prepare(encoded(cut_out, "PNG")).jpeg).getpixel((5, 5)) == (255, 255, 255)
@@ -191,4 +196,24 @@ async def test_addresses(client: HttpClient) -> None:
                 with pytest.raises(UnusablePicture, match="refused"):
                     await obtain(f"{local}/milk.jpg", Path(), guarded)
     with pytest.raises(UnusablePicture, match="could not be fetched"):
+        await obtain(f"{address}/milk.jpg", Path(), client)
+
+
+@pytest.mark.parametrize(
+    ("status", "passes"), [(408, True), (429, True), (500, True), (503, True), (403, False), (404, False), (410, False)]
+)
+async def test_what_may_be_had_later(client: HttpClient, status: int, passes: bool) -> None:
+    said = f"HTTP/1.1 {status} Whatever\r\nContent-Length: 0\r\n\r\n".encode()
+    async with server({"/milk.jpg": said, "/moved.jpg": redirect("/milk.jpg")}) as address:
+        for path in ("/milk.jpg", "/moved.jpg"):
+            with pytest.raises(UnusablePicture, match=f"status {status}") as raised:
+                await obtain(address + path, Path(), client)
+            assert isinstance(raised.value, pictures.OutOfReach) == passes
+
+
+async def test_what_may_be_had_when_its_server_is_well(client: HttpClient) -> None:
+    async with server({"/half.jpg": answer(b"milk")[:-2]}) as address:
+        with pytest.raises(pictures.OutOfReach, match="fetched now: No complete answer"):
+            await obtain(f"{address}/half.jpg", Path(), client)
+    with pytest.raises(pictures.OutOfReach, match="fetched now: No connection"):
         await obtain(f"{address}/milk.jpg", Path(), client)
