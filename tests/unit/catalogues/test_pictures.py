@@ -4,11 +4,12 @@ import asyncio
 import io
 import struct
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import stamina
 from PIL import Image, ImageDraw
 
 from connectors.http import HttpClient
@@ -167,6 +168,14 @@ def redirect(to: str) -> bytes:
     return f"HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n".encode()
 
 
+@pytest.fixture
+def without_pauses() -> Iterator[None]:
+    """What is tried three times is, at once."""
+    with stamina.set_testing(True, attempts=3):
+        yield
+
+
+@pytest.mark.usefixtures("without_pauses")
 async def test_addresses(client: HttpClient) -> None:
     answers = {
         "/milk.jpg": answer(b"milk"),
