@@ -11,7 +11,7 @@ import typer
 
 from schemas.errors import Misconfigured
 from schemas.recognition import Intent
-from streams.command_line import JsonOption, print_json, print_table, progress_bar, with_parts
+from streams.command_line import JsonOption, print_json, print_table, printable, progress_bar, with_parts
 from streams.recognition_commands import DeadlineOption, make_directory
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ async def _evaluate(parts: "Parts", manifest: Path, catalogue: str, time_s: floa
                 if inspected.look and inspected.look.seen.matcher:
                     limits = snapshot.limits(inspected.look.seen.matcher)
                 show_progress(number, len(labelled))
+    if not outcomes:
+        raise _nothing_usable(unusable)
     if output is not None:
         files = [output / "answers.jsonl", *await _draw(parts, snapshot, products, outcomes, limits.act, output)]
     return _Evaluated(report(outcomes), snapshot.number, files, unusable)
@@ -139,6 +141,7 @@ def _cases(
     errors: "Sequence[Outcome]", products: Mapping[str, "KnownProduct"], thumbnails: Mapping[str, bytes | None]
 ) -> "Iterator[Case]":
     from streams.evaluation.drawing import can_write
+    from streams.evaluation.inspection import in_words
     from streams.evaluation.plots import Case, Panel
 
     def panel(product: str | None) -> Panel | None:
@@ -149,15 +152,17 @@ def _cases(
         return Panel(f"{title} ({product})" if named else product, thumbnails.get(product))
 
     for error in errors:
-        caption = f"{Path(error.file).name}: {error.decision.replace('_', ' ')}, {error.confidence:.2f}"
+        caption = f"{in_words(error.decision)}, {error.confidence:.2f}: {Path(error.file).name}"
         yield Case(Path(error.file), caption, panel(error.first), panel(error.product))
 
 
 def _show_report(evaluated: _Evaluated) -> None:
+    from streams.evaluation.inspection import in_words
+
     report = evaluated.report
     rows = [
-        ("R@1", report.recall_at_1),
-        ("R@5", report.recall_at_5),
+        ("the right product first (R@1)", report.recall_at_1),
+        ("among the first five (R@5)", report.recall_at_5),
         ("acted on, and right", report.acted),
         ("asked about, and among the choices", report.asked),
         ("no product in view, not acted on", report.unknown),
@@ -182,12 +187,12 @@ def _show_report(evaluated: _Evaluated) -> None:
                 for point in report.curve
             ),
         )
-    decisions = ", ".join(f"{word.replace('_', ' ')} {count}" for word, count in sorted(report.decisions.items()))
+    decisions = ", ".join(f"{in_words(word)} {count}" for word, count in sorted(report.decisions.items()))
     typer.echo(f"decisions at the catalogue's thresholds: {decisions or 'none'}")
     if report.ms_p50 is not None and report.ms_p95 is not None:
         typer.echo(f"from picture to decision: p50 {report.ms_p50:.0f} ms, p95 {report.ms_p95:.0f} ms")
     for file in evaluated.files:
-        typer.echo(f"written: {file}")
+        typer.echo(printable(f"written: {file}"))
 
 
 @app.command("calibrate")
@@ -217,6 +222,8 @@ def calibrate(
     """Fit when a picture is acted on and when it is asked about, and say what that promises: fitted on one half of the pictures,
     shown by the other, both ways round, of which the weaker counts. Nothing is changed where the pictures do not show what is to
     be promised."""
+    if output is not None:
+        make_directory(output.parent)  # before anything is measured, which may take an hour
     wanted = _Wanted(precision, unknown_rate, leave_one_out=leave_one_out, own_offsets=own_offsets)
     made = with_parts(lambda parts: _calibrate(parts, manifest, catalogue, deadline_ms / 1000, wanted, keep=output is None))
     if output is not None:
@@ -263,7 +270,7 @@ async def _calibrate(
         assert snapshot.name is not None
         answers, unusable = await _answers(parts, models, snapshot.name, labelled, time_s, wanted)
     if not answers:
-        raise Misconfigured("Nothing was answered: " + "; ".join(f"{file}: {reason}" for file, reason in unusable[:3]))
+        raise _nothing_usable(unusable)
     made = _fitted(answers, unusable, wanted, f"{manifest.name}, snapshot {snapshot.number} of {snapshot.merchant_id}")
     if keep:
         thresholds = made.thresholds.model_dump(mode="json")
@@ -329,8 +336,16 @@ def _fitted(
         fitted = weaker_half(
             answers, wanted.split, precision=wanted.precision, unknown=wanted.unknown, offsets=wanted.own_offsets
         )
-    except (TooLittleShown, ValueError) as error:
-        raise Misconfigured(f"Nothing is promised, and nothing was changed. {error}") from error
+    except TooLittleShown as error:
+        raise Misconfigured(
+            f"Nothing is promised, and nothing was changed.\n{error}\nOnly one half of the pictures counts at a time: what it was"
+            " fitted on shows nothing. More pictures show more; --precision and --unknown-rate ask for less."
+        ) from error
+    except ValueError as error:
+        raise Misconfigured(
+            f"Nothing is promised, and nothing was changed: {error}, in each half of the pictures. --leave-one-out asks of each"
+            " picture without its product in the catalogue, too, which any answer is wrong for."
+        ) from error
     base = thresholds.shipped()
     matchers = {answer.matcher for answer in answers}
     if len(matchers) > 1:
@@ -369,7 +384,7 @@ def _show_calibration(made: _Calibrated, wanted: _Wanted, output: Path | None) -
     if not shown.unknown.of:
         typer.echo("Nothing is promised of pictures that show no product of the catalogue: none were given (--leave-one-out).")
     if output is not None:
-        typer.echo(f"written: {output}")
+        typer.echo(printable(f"written: {output}"))
     else:
         typer.echo("The catalogue's pictures are acted on by this from now on.")
 
@@ -383,14 +398,20 @@ def _lines(path: Path | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     with path.open("w", encoding="utf-8") as file:
 
         def write(line: Mapping[str, Any]) -> None:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(printable(json.dumps(line, ensure_ascii=False)) + "\n")
 
         yield write
+
+
+def _nothing_usable(pictures: Sequence[tuple[str, str]]) -> Misconfigured:
+    more = f"\n  and {len(pictures) - _REPORTED_AT_MOST} more" if len(pictures) > _REPORTED_AT_MOST else ""
+    named = "".join(f"\n  {printable(file)}: {reason}" for file, reason in pictures[:_REPORTED_AT_MOST])
+    return Misconfigured(f"No picture could be used, and nothing was measured:{named}{more}")
 
 
 def _report_unusable(pictures: Sequence[tuple[str, str]]) -> None:
     """On standard error, so that a document on standard output stays one."""
     for file, reason in pictures[:_REPORTED_AT_MOST]:
-        typer.echo(f"not used: {file}: {reason}", err=True)
+        typer.echo(printable(f"not used: {file}: {reason}"), err=True)
     if len(pictures) > _REPORTED_AT_MOST:
         typer.echo(f"not used: {len(pictures) - _REPORTED_AT_MOST} more", err=True)

@@ -2,15 +2,15 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from schemas.errors import Misconfigured
 from schemas.recognition import Intent
-from streams.command_line import progress_bar, with_parts
+from streams.command_line import printable, progress_bar, with_parts
 
 if TYPE_CHECKING:
     from streams.core.bootstrap import Parts
@@ -72,17 +72,17 @@ async def _recognise(
     files = list(pictures_in(paths))
     if not files:
         raise Misconfigured("There are no pictures there: .jpg, .jpeg, .png and .webp are looked for.")
-    width = min(max(len(str(file)) for file in files), _FILE_WIDTH)
+    width = min(max(len(printable(str(file))) for file in files), _FILE_WIDTH)
     readable = True
     async with running_models(parts) as models:
         recogniser = await recogniser_for(parts, models, catalogue)
-        with progress_bar(len(files)) as show_progress:
+        with progress_bar(len(files), among_lines=True) as show_progress:
             for number, file in enumerate(files, 1):
                 inspected = await inspect(recogniser, file, intent, time_s, region=region, explain=explain is not None)
                 readable = readable and inspected.error is None
                 if explain is not None and inspected.look is not None:
                     _write_explanation(inspected, explain, number, len(files))
-                line = json.dumps(line_of(inspected), ensure_ascii=False) if as_json else _readable(line_of(inspected), width)
+                line = json.dumps(line_of(inspected), ensure_ascii=False) if as_json else _readable(inspected, width)
                 _write_line(line)
                 show_progress(number, len(files))
     return readable
@@ -90,47 +90,32 @@ async def _recognise(
 
 def _write_line(text: str) -> None:
     """Whole, so that whoever stops the command, or reads along, never has half of one."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(printable(text) + "\n")
     sys.stdout.flush()
 
 
-def _readable(line: Mapping[str, Any], width: int) -> str:
-    """One picture on one line: file, decision, confidence, product or why there is none, price, time."""
-    file = line["file"] if len(line["file"]) <= width else "…" + line["file"][1 - width :]
-    if "error" in line:
+def _readable(inspected: "Inspected", width: int) -> str:
+    """One picture on one line: file, decision, confidence, product or why there is none, what codes and price tag say, time."""
+    from streams.evaluation.explanation import parts_of, said_of
+    from streams.evaluation.inspection import in_words, line_of, named
+
+    line, look = line_of(inspected), inspected.look
+    file = printable(line["file"])
+    file = file if len(file) <= width else "…" + file[1 - width :]
+    if look is None:
         return f"{file:<{width}}  {'error':<10}  {'':<5}  {line['error']}"
-    said = []
-    if line["product"]:
-        said.append(_named(line["product"]))
-    elif line["decision"] == "ask":
-        said.append(" or ".join(_named(one) for one in line["alternatives"][:3]))
-    elif line["reason"]:
-        said.append(line["reason"].replace("_", " "))
-    if line["price"]:
-        said.append(_money(line["price"]["price"]))
-    said += [f"code {code['gtin']}" for code in line["codes"] if "gtin" in code and not line["product"]]
-    said += [_payee(code["payee"]) for code in line["codes"] if "payee" in code]
+    product = line["product"]
+    said = [named(product)] if product else [" or ".join(map(named, line["choices"]))] if line["choices"] else []
+    if not said and line["reason"]:
+        said.append(in_words(line["reason"]))
+    if look.seen.price_tag:
+        said.append(", ".join(parts_of(look.seen.price_tag)))
+    told = dict.fromkeys(part for code in look.seen.codes for part in said_of(code))
+    said += [part for part in told if not (product and part == product.get("gtin"))]
     if line["late_models"] or line["failed_models"]:
         said.append(f"without {', '.join([*line['late_models'], *line['failed_models']])}")
     confidence = f"{line['confidence']:.3f}" if line["confidence"] is not None else ""
-    return f"{file:<{width}}  {line['decision']:<10}  {confidence:<5}  {' · '.join(said)}  {line['ms']['all']:.0f} ms"
-
-
-def _named(product: Mapping[str, Any]) -> str:
-    number = product.get("gtin") or product.get("product_id")
-    return f"{product['title']} ({number})" if product.get("title") else f"GTIN {number}"
-
-
-def _payee(payee: Mapping[str, Any]) -> str:
-    """The code's own word for the payee, which anybody can print."""
-    parts = [f"payee by {payee['scheme']}", payee.get("name") or "", _money(payee["amount"]) if "amount" in payee else ""]
-    return " ".join(part for part in parts if part)
-
-
-def _money(price: Mapping[str, Any]) -> str:
-    from schemas.money import Money
-
-    return str(Money.of(price["minor"], price["currency"]))
+    return f"{file:<{width}}  {in_words(line['decision']):<10}  {confidence:<5}  {' · '.join(said)}  {line['ms']['all']:.0f} ms"
 
 
 def _write_explanation(inspected: "Inspected", directory: Path, number: int, of: int) -> None:

@@ -313,15 +313,23 @@ def _why(shown: Shown, precision: float, unknown: float | None) -> str:
         reasons.append(
             f"A precision of {precision:.3g} cannot be promised: of {shown.right.of} pictures that would be acted on"
             f" {shown.right.hits} are right, which shows {shown.right.at_least:.3f} or more with {SURE:.0%} certainty."
-            f" It takes {needed_for(precision)} pictures without an error to show it."
+            f" {_needed(shown.right, precision)}"
         )
     if unknown is not None and shown.unknown.of and shown.unknown.at_least < unknown:
         reasons.append(
             f"An unknown rate of {unknown:.3g} cannot be promised: of {shown.unknown.of} pictures of no product of the catalogue"
             f" {shown.unknown.hits} are left alone, which shows {shown.unknown.at_least:.3f} or more with {SURE:.0%} certainty."
-            f" It takes {needed_for(unknown)} pictures without an error to show it."
+            f" {_needed(shown.unknown, unknown)}"
         )
-    return " ".join(reasons)
+    return "\n".join(reasons)
+
+
+def _needed(share: Share, rate: float) -> str:
+    wrong = share.of - share.hits
+    if wrong > (1 - rate) * share.of:
+        return f"More pictures do not help as long as so many of them are errors: at most {1 - rate:.3g} of them may be."
+    errors = "without an error" if not wrong else f"with no more than {wrong} of them wrong"
+    return f"It takes {needed_for(rate, wrong=wrong)} pictures {errors} to show it."
 
 
 def _newton(measured: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -50,15 +51,34 @@ def points(draw: ImageDraw.ImageDraw, places: Iterable[Point], colour: Colour, r
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour, width=max(1, round(radius / 2)))
 
 
-def label(draw: ImageDraw.ImageDraw, at: Point, text: str, colour: Colour, size: int) -> None:
-    """White on `colour`, moved into the picture where it would stick out."""
-    text = clipped(text, size, draw.im.size[0])
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font(size))
-    width, height = right - left + 6, bottom - top + 6
-    x = min(max(at[0], 0), max(0, draw.im.size[0] - width))
-    y = min(max(at[1] - height, 0), max(0, draw.im.size[1] - height))
-    draw.rectangle((x, y, x + width, y + height), fill=colour)
-    draw.text((x + 3 - left, y + 3 - top), text, fill=PAPER, font=font(size))
+class Label(NamedTuple):
+    """White on `colour`, above the point or `below` it."""
+
+    at: Point
+    text: str
+    colour: Colour
+    size: int
+    below: bool = False
+
+
+def labels(draw: ImageDraw.ImageDraw, wanted: Iterable[Label]) -> None:
+    """Moved into the picture where one would stick out, and down where it would lie on those before it."""
+    across, down = draw.im.size
+    taken: list[tuple[float, float, float, float]] = []
+    for label in wanted:
+        text = clipped(label.text, label.size, across)
+        left, top, right, bottom = draw.textbbox((0, 0), text, font=font(label.size))
+        width, height = right - left + 6, bottom - top + 6
+        x = min(max(label.at[0], 0), max(0, across - width))
+        wished = y = min(max(label.at[1] - height * (not label.below), 0), max(0, down - height))
+        for x1, y1, x2, y2 in sorted(taken, key=lambda box: box[1]):
+            if x < x2 and x1 < x + width and y < y2 and y1 < y + height:
+                y = y2
+        if y + height > down:  # there is no room below
+            y = wished
+        taken.append((x, y, x + width, y + height))
+        draw.rectangle((x, y, x + width - 1, y + height - 1), fill=label.colour)
+        draw.text((x + 3 - left, y + 3 - top), text, fill=PAPER, font=font(label.size))
 
 
 def clipped(text: str, size: int, width: float) -> str:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from schemas.recognition import Code, Condition, Point, PriceTag
+from schemas.recognition import Code, Condition, Measure, Point, PriceTag
 from streams.evaluation import drawing
+from streams.evaluation.drawing import Colour, Label
 from streams.sightings import payee_codes
 from streams.sightings.payee_codes import PayersCode
 from streams.sightings.triton import Line, Matched
@@ -42,35 +43,43 @@ def annotated(explained: Explained) -> Image.Image:
     text_size = max(12, round(max(picture.size) / 60))
     stroke = max(2, round(max(picture.size) / 400))
     draw = ImageDraw.Draw(picture)
+    labels: list[Label] = []
 
     def scaled(corners: Sequence[Point]) -> list[Point]:
         return [(x * scale, y * scale) for x, y in corners]
 
+    for place, (match, title) in enumerate(explained.matched[:_OUTLINES]):
+        if match.outline:
+            text = f"{place + 1}. {title}  {match.score:.3g}, {match.inliers} points"
+            labels.append(Label(scaled(match.outline)[0], text, _colour(place), text_size))
     for code in explained.codes:
         if isinstance(code, PayersCode):
             # Whoever has the picture could scan it, and pay with it.
             draw.polygon(_widened(scaled(code.corners)), fill=drawing.INK)
+        labels.append(Label(scaled(code.corners)[0], "  ".join((code.format, *said_of(code))), drawing.ORANGE, text_size))
+    if explained.price_tag:
+        corners = scaled(explained.price_tag.corners)
+        labels.append(Label(corners[3], " · ".join(parts_of(explained.price_tag)), drawing.RED, text_size, below=True))
     for line in explained.lines:
         if payee_codes.is_payers_code(re.sub("[^0-9]", "", line.text)):
             draw.polygon(_widened(scaled(line.corners)), fill=drawing.INK)
             continue
         draw.polygon(scaled(line.corners), outline=drawing.BLUE, width=max(1, stroke // 2))
-        drawing.label(draw, scaled(line.corners)[0], line.text, drawing.BLUE, max(10, text_size * 3 // 4))
-    for place, (match, title) in reversed(list(enumerate(explained.matched[:_OUTLINES]))):
-        colour = drawing.GREEN if place == 0 else drawing.FAINT
-        drawing.points(draw, scaled(match.points), colour, stroke)
+        labels.append(Label(scaled(line.corners)[0], line.text, drawing.BLUE, max(10, text_size * 3 // 4)))
+    for place, (match, _) in reversed(list(enumerate(explained.matched[:_OUTLINES]))):
+        drawing.points(draw, scaled(match.points), _colour(place), stroke)
         if match.outline:
-            drawing.outline(draw, scaled(match.outline), colour, stroke if place == 0 else max(1, stroke // 2))
-            text = f"{place + 1}. {title}  {match.score:.3g}, {match.inliers} points"
-            drawing.label(draw, scaled(match.outline)[0], text, colour, text_size)
+            drawing.outline(draw, scaled(match.outline), _colour(place), stroke if place == 0 else max(1, stroke // 2))
     for code in explained.codes:
         drawing.outline(draw, scaled(code.corners), drawing.ORANGE, stroke)
-        drawing.label(draw, scaled(code.corners)[0], said_of(code), drawing.ORANGE, text_size)
     if explained.price_tag:
-        corners = scaled(explained.price_tag.corners)
-        drawing.outline(draw, corners, drawing.RED, stroke)
-        drawing.label(draw, corners[3], " · ".join(parts_of(explained.price_tag)), drawing.RED, text_size)
+        drawing.outline(draw, scaled(explained.price_tag.corners), drawing.RED, stroke)
+    drawing.labels(draw, labels)
     return _with_sentences(picture, explained.sentences, text_size)
+
+
+def _colour(place: int) -> Colour:
+    return drawing.GREEN if place == 0 else drawing.FAINT
 
 
 def _widened(corners: Sequence[Point]) -> list[Point]:
@@ -79,25 +88,25 @@ def _widened(corners: Sequence[Point]) -> list[Point]:
     return [(x + 1.3 * (a - x), y + 1.3 * (b - y)) for a, b in corners]
 
 
-def said_of(code: Code) -> str:
+def said_of(code: Code) -> list[str]:
     """What a code stands for. The text of what is no product's code is not there to be shown."""
-    said = [code.format]
-    if code.gtin:
-        said.append(code.gtin)
-    if code.publication:
-        said.append(code.publication)
+    said = [code.gtin, code.publication]
+    if code.issue is not None:
+        said.append(f"issue {code.issue}")
+    if code.printed_price:
+        said.append(f"printed price {code.printed_price}")
     if code.in_store:
-        said.append(f"in store: item {code.in_store.item}")
-        said += [str(each) for each in (code.in_store.price,) if each]
-    if code.elements and code.elements.expires_on:
-        said.append(f"until {code.elements.expires_on}")
-    if code.elements and code.elements.batch:
-        said.append(f"batch {code.elements.batch}")
+        value = code.in_store.price or _measure(code.in_store.weight)
+        said.append(f"in-store item {code.in_store.item}" + (f", {value}" if value else ""))
+    if code.elements:
+        said += [_measure(code.elements.weight), str(code.elements.price or "")]
+        said.append(f"until {code.elements.expires_on}" if code.elements.expires_on else "")
+        said.append(f"batch {code.elements.batch}" if code.elements.batch else "")
     if code.payee:
-        said.append(f"payee ({code.payee.scheme.value})")
-    if code.link:
-        said.append(code.link)
-    return "  ".join(said)
+        # The code's own word for the payee, which anybody can print.
+        parts = (f"payee by {code.payee.scheme.value}", code.payee.name or "", str(code.payee.amount or ""))
+        said.append(" ".join(part for part in parts if part))
+    return [part for part in (*said, code.link) if part]
 
 
 def parts_of(tag: PriceTag) -> list[str]:
@@ -105,10 +114,14 @@ def parts_of(tag: PriceTag) -> list[str]:
     if tag.was:
         parts.append(f"was {tag.was}")
     if tag.unit_price:
-        parts.append(f"{tag.unit_price.price} for {tag.unit_price.per.value.normalize():f} {tag.unit_price.per.unit}")
+        parts.append(f"{tag.unit_price.price} for {_measure(tag.unit_price.per)}")
     if tag.quantity:
-        parts.append(f"{tag.quantity.value.normalize():f} {tag.quantity.unit}")
+        parts.append(_measure(tag.quantity))
     return parts + [_condition(condition) for condition in tag.conditions]
+
+
+def _measure(measure: Measure | None) -> str:
+    return f"{measure.value.normalize():f} {measure.unit}" if measure else ""
 
 
 def _condition(condition: Condition) -> str:

@@ -3,6 +3,7 @@
 
 import asyncio
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -18,7 +19,7 @@ from streams.evaluation.measures import Decision, Outcome
 from streams.evaluation.picture_files import UnreadablePicture, frame_of
 from streams.sightings import service
 from streams.sightings.recogniser import Look, Recogniser
-from streams.sightings.service import Frame
+from streams.sightings.service import Frame, Result
 from streams.sightings.triton import Failed, Late, Models, Unreadable
 
 
@@ -69,15 +70,18 @@ def decision_of(look: Look) -> str:
             return "look_again"
 
 
+def _offered(result: Result) -> list[Candidate]:
+    """What the wearer is asked to choose from, if anything."""
+    return [choice.candidate for choice in result.choices if choice.candidate] if isinstance(result, Undecided) else []
+
+
 def candidates_of(look: Look) -> list[Candidate]:
     """What the picture may show, best first: what was decided, then what the pictures are like. A product that only its code
     names, and no catalogue knows, is none of them."""
-    decided: list[Candidate | None] = []
+    decided: list[Candidate | None] = [*_offered(look.result)]
     if isinstance(look.result, Recognition):
         known = [candidate for candidate in look.seen.known if candidate.gtin == look.result.gtin]
         decided = [look.result.candidate or (known[0] if known else None)]
-    elif isinstance(look.result, Undecided):
-        decided = [choice.candidate for choice in look.result.choices]
     ranked = [one.candidate for one in service.rank(look.seen.matches, look.seen.matcher)]
     by_product = {(one.merchant_id, one.product_id): one for one in [*reversed(ranked), *(one for one in decided if one)]}
     ordered = dict.fromkeys((one.merchant_id, one.product_id) for one in [*(one for one in decided if one), *ranked])
@@ -105,6 +109,7 @@ def line_of(inspected: Inspected) -> dict[str, Any]:
         "price": look.seen.price_tag.model_dump(mode="json", exclude_none=True) if look.seen.price_tag else None,
         "product": product,
         "confidence": confidence,
+        "choices": [_product(choice) for choice in _offered(result)],
         "alternatives": [{**_product(one), "confidence": round(one.confidence, 4)} for one in candidates],
         "decision": decision_of(look),
         "reason": result.reason if isinstance(result, Undecided | Unclear) else None,
@@ -125,21 +130,27 @@ def _product(candidate: Candidate) -> dict[str, Any]:
     }
 
 
+def named(product: Mapping[str, Any]) -> str:
+    """As it stands in a line: by its number alone where no catalogue has it."""
+    number = product.get("gtin") or product.get("product_id")
+    return f"{product['title']} ({number})" if product.get("title") else f"GTIN {number}"
+
+
+def in_words(name: str) -> str:
+    return name.replace("_", " ")
+
+
 def sentences_of(inspected: Inspected) -> list[str]:
     """What was decided and what it rests on, in lines."""
     line = line_of(inspected)
     if "error" in line:
         return [str(line["error"])]
-    said = [f"decision: {line['decision']}" + (f" ({line['reason']})" if line["reason"] else "")]
+    reason = f" ({in_words(line['reason'])})" if line["reason"] else ""
+    said = [f"decision: {in_words(line['decision'])}{reason}"]
     if product := line["product"]:
-        named = product.get("title") or "not in a catalogue"
-        said.append(
-            f"product: {named}, {product['gtin'] or product['product_id']}, by {product['evidence']}, {line['confidence']}"
-        )
-    other = "choice" if line["decision"] == "ask" else "or"
-    said += [
-        f"{other}: {one['title']}, {one['gtin'] or one['product_id']}, {one['confidence']}" for one in line["alternatives"][:3]
-    ]
+        said.append(f"product: {named(product)}, by {in_words(product['evidence'])}, {line['confidence']}")
+    said += [f"choice: {named(choice)}" for choice in line["choices"]]
+    said += [f"like: {named(one)}, {one['confidence']}" for one in line["alternatives"][:3]]
     look = inspected.look
     assert look is not None
     if look.seen.price_tag:
@@ -184,7 +195,7 @@ def outcome_of(labelled: Labelled, inspected: Inspected) -> Outcome:
             ranked.insert(0, f"GTIN {look.result.gtin}")
     elif isinstance(look.result, Undecided):
         decision = "ask"
-        choices = tuple(choice.candidate.product_id for choice in look.result.choices if choice.candidate)
+        choices = tuple(choice.product_id for choice in _offered(look.result))
     return Outcome(str(labelled.file), labelled.product, tuple(ranked), confidence, decision, inspected.ms, choices)
 
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stdnum import ean
-
+from connectors.shops.catalogue import table
+from connectors.shops.catalogue.fields import BrokenFile, normalise_gtin
 from schemas.errors import Misconfigured
+from streams.evaluation.picture_files import SUFFIXES
 
 _MAX_BYTES = 100_000_000
 _SHOWN_PROBLEMS = 10
@@ -23,13 +24,18 @@ class Labelled:
 
 
 def read_manifest(path: Path, products: Mapping[str, str | None]) -> list[Labelled]:
-    """`file,product` and whatever columns else, files being beside the manifest. `products` are the catalogue's, with their
-    GTINs; either names a product. Raises Misconfigured with the lines that cannot be used."""
+    """`file,product` and whatever columns else, separated as in a merchant's product list or by tabs; files are beside the
+    manifest. `products` are the catalogue's, with their GTINs; either names a product. Raises Misconfigured with the lines that
+    cannot be used."""
+    if path.suffix.lower() in SUFFIXES:
+        raise Misconfigured(f"{path} is a picture. What pictures show is said by a CSV file with the columns file and product.")
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise Misconfigured(f"{path} is larger than {_MAX_BYTES // 10**6} MB.")
-        rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True)
-        if not {"file", "product"} <= set(rows.fieldnames or ()):
+        text = table.text_of(path.read_bytes())
+        rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=table.delimiter_of(text), strict=True)
+        rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
+        if not {"file", "product"} <= set(rows.fieldnames):
             raise Misconfigured(f"{path} needs the columns file and product in its first line.")
         own = {gtin: product for product, gtin in products.items() if gtin}
         labelled, problems = [], []
@@ -42,8 +48,12 @@ def read_manifest(path: Path, products: Mapping[str, str | None]) -> list[Labell
                 problems.append(f"line {rows.line_num}: {product!r} is no product of this catalogue")
             else:
                 labelled.append(Labelled(path.parent / file, known))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise Misconfigured(f"{path} cannot be read: {error}.") from error
+    except OSError as error:
+        raise Misconfigured(f"{path} cannot be read: {error.strerror}.") from error
+    except BrokenFile as broken:
+        raise Misconfigured(f"Line {broken.line} of {path} {broken}.") from broken
+    except csv.Error as error:
+        raise Misconfigured(f"Line {rows.reader.line_num} of {path} is not CSV: {error}.") from error
     if problems:
         more = f"\n  and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
         raise Misconfigured(f"{path} does not fit the catalogue:\n  " + "\n  ".join(problems[:_SHOWN_PROBLEMS]) + more)
@@ -54,7 +64,10 @@ def read_manifest(path: Path, products: Mapping[str, str | None]) -> list[Labell
 
 def _gtin(text: str) -> str:
     """Normalised, where it is one."""
-    return str(ean.compact(text)).zfill(14) if ean.is_valid(text) else ""
+    try:
+        return normalise_gtin(text)
+    except ValueError:
+        return ""
 
 
 def by_product(labelled: Sequence[Labelled]) -> dict[str, list[Labelled]]:

@@ -133,7 +133,8 @@ def report(outcomes: Sequence[Outcome]) -> Report:
         acted=_share(outcome.product is not None and outcome.product == outcome.first for outcome in acted),
         asked=_share(outcome.product in outcome.choices for outcome in asked),
         decisions=dict(Counter(outcome.decision for outcome in outcomes)),
-        curve=tuple(at_coverage(known, coverage) for coverage in COVERAGES) if known else (),
+        # Of few pictures several coverages are the same one.
+        curve=tuple(dict.fromkeys(at_coverage(known, coverage) for coverage in COVERAGES)) if known else (),
         ms_p50=percentile(times, 50),
         ms_p95=percentile(times, 95),
     )
@@ -178,9 +179,20 @@ def lower_bound(hits: int, of: int, sure: float = SURE) -> float:
     return low
 
 
-def needed_for(rate: float, sure: float = SURE) -> int:
-    """How many tries, all hits, show this rate."""
-    return math.ceil(math.log(1 - sure) / math.log(rate) - 1e-9) if 0 < rate < 1 else 1 if rate <= 0 else 2**31
+def needed_for(rate: float, sure: float = SURE, *, wrong: int = 0) -> int:
+    """How many tries show this rate, of which so many are no hits. 2**31, where it is certainty that is to be shown."""
+    if not 0 < rate < 1:
+        return 1 if rate <= 0 else 2**31
+    most = math.ceil(math.log(1 - sure) / math.log(rate) - 1e-9)
+    if not wrong:
+        return most
+    least, most = wrong, most + wrong
+    while lower_bound(most - wrong, most, sure) < rate:
+        least, most = most, 2 * most
+    while most - least > 1:
+        middle = (least + most) // 2
+        least, most = (least, middle) if lower_bound(middle - wrong, middle, sure) >= rate else (middle, most)
+    return most
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float | None:

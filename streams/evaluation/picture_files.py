@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from streams.core.pictures import UnusablePicture, is_plain, jpeg, opened, upright
+from streams.core.pictures import UnusablePicture, as_it_is, jpeg, opened, upright
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 MAX_BYTES = 2 * 1024 * 1024
@@ -11,6 +11,7 @@ MAX_BYTES = 2 * 1024 * 1024
 
 _LONGEST_FILE = 64 * 1024 * 1024
 _LONGEST_SIDE = 2048
+_SHORTEST_SIDE = 8  # less is no picture to Triton's models
 _MAX_PIXELS = 100_000_000
 _QUALITY = 88
 
@@ -31,8 +32,8 @@ def pictures_in(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def frame_of(path: Path) -> bytes:
-    """The picture as an upright JPEG that is no larger than a frame may be; a JPEG that is so already, byte for byte. Raises
-    UnreadablePicture."""
+    """The picture as an upright JPEG that is no larger than a frame may be; a JPEG that is so already, byte for byte, less what
+    telephones append to it. Raises UnreadablePicture."""
     try:
         if path.stat().st_size > _LONGEST_FILE:
             raise UnreadablePicture(f"the file is larger than {_LONGEST_FILE // 2**20} MB")
@@ -41,9 +42,15 @@ def frame_of(path: Path) -> bytes:
         raise UnreadablePicture(error.strerror or "the file cannot be read") from error
     try:
         with opened(data, most_pixels=_MAX_PIXELS) as picture:
-            if len(data) <= MAX_BYTES and is_plain(picture, _LONGEST_SIDE):
+            own = as_it_is(data, picture, _LONGEST_SIDE)
+            if own and len(own) <= MAX_BYTES:
                 picture.load()  # a truncated one is said to be so here, by its file, and not by a model
-                return data
-            return jpeg(upright(picture, _LONGEST_SIDE), _QUALITY)
+                made, frame = picture.size, own
+            else:
+                small = upright(picture, _LONGEST_SIDE)
+                made, frame = small.size, jpeg(small, _QUALITY)
     except UnusablePicture as problem:
         raise UnreadablePicture(f"the picture {problem}") from None
+    if min(made) < _SHORTEST_SIDE:
+        raise UnreadablePicture(f"the picture is too small or too narrow: as a frame it has {made[0]} × {made[1]} pixels")
+    return frame

@@ -18,7 +18,8 @@ _GAP = 10
 _LINE = 16
 _TEXT = 12
 _ACROSS, _DOWN = 3, 10
-_CASE = (2 * _SIDE + 3 * _GAP + _SIDE + _GAP, _SIDE + 2 * _LINE + 2 * _GAP)
+_LINES = 3  # of a caption
+_CASE = (3 * _SIDE + 4 * _GAP, _SIDE + _LINES * _LINE + 2 * _GAP)
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,11 @@ class Panel:
 
 @dataclass(frozen=True)
 class Case:
-    """One error: the photo beside the product that was answered, and beside the one that is right. None for “none of them”."""
+    """One error: the photo beside the product that it was taken for, and beside the right one. None for “none of them”."""
 
     photo: Path
     caption: str
-    answered: Panel | None
+    taken_for: Panel | None
     right: Panel | None
 
 
@@ -63,8 +64,10 @@ def precision_coverage_plot(outcomes: Sequence[Outcome], path: Path, *, title: s
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     if curve:
-        coverage = [point.coverage for point in curve]
-        axes.step(coverage, [point.precision for point in curve], where="post", color="#1464e6", label="precision")
+        # To cover so much it takes the next point of the curve, not the one before.
+        coverage = [0.0, *(point.coverage for point in curve)]
+        precision = [curve[0].precision, *(point.precision for point in curve)]
+        axes.step(coverage, precision, where="pre", color="#1464e6", label="precision")
         thinned = curve[:: max(1, len(curve) // 60)]
         axes.plot(
             [point.coverage for point in thinned],
@@ -79,7 +82,7 @@ def precision_coverage_plot(outcomes: Sequence[Outcome], path: Path, *, title: s
             axes.plot(acted[-1].coverage, acted[-1].precision, "o", color="#e16e00", label=f"acted on from {act:.2f}")
         lowest = min(point.at_least for point in thinned[len(thinned) // 10 :])
         axes.set_ylim(max(0.0, min(0.9, lowest) - 0.05), 1.01)
-        axes.legend(loc="lower left")
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
     axes.set_xlim(0, 1)
     axes.set_xlabel("coverage: share of the pictures, the surest first")
     axes.set_ylabel("precision")
@@ -99,7 +102,7 @@ def _sheet(page: Sequence[Case]) -> Image.Image:
         left, top = place % _ACROSS * _CASE[0], place // _ACROSS * _CASE[1]
         columns = [
             (_photo(case.photo), case.caption, drawing.INK),
-            (_thumbnail(case.answered), f"answered: {case.answered.caption if case.answered else 'none'}", drawing.RED),
+            (_thumbnail(case.taken_for), f"taken for: {case.taken_for.caption if case.taken_for else 'none'}", drawing.RED),
             (_thumbnail(case.right), f"right: {case.right.caption if case.right else 'none of them'}", drawing.GREEN),
         ]
         for column, (picture, caption, colour) in enumerate(columns):
@@ -113,14 +116,18 @@ def _sheet(page: Sequence[Case]) -> Image.Image:
 
 
 def _lines(caption: str) -> list[str]:
-    """Two at most. What does not fit into the first goes on in the second."""
-    fits = drawing.clipped(caption, _TEXT, _SIDE)
-    if not fits.endswith("…"):
-        return [fits]
-    first = fits[:-1]
-    if " " in first.strip():
-        first = first[: first.rindex(" ")] or first
-    return [first, drawing.clipped(caption[len(first) :].strip(), _TEXT, _SIDE)]
+    """What does not fit into the last is cut off there."""
+    lines: list[str] = []
+    while len(lines) < _LINES - 1:
+        fits = drawing.clipped(caption, _TEXT, _SIDE)
+        if not fits.endswith("…"):
+            break
+        first = fits[:-1]
+        if " " in first.strip():
+            first = first[: first.rindex(" ")] or first
+        lines.append(first)
+        caption = caption[len(first) :].strip()
+    return [*lines, drawing.clipped(caption, _TEXT, _SIDE)]
 
 
 def _photo(path: Path) -> Image.Image:

@@ -4,6 +4,7 @@ import asyncio
 import csv
 import json
 import os
+import pty
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,13 +14,15 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from stdnum import ean
 from typer.testing import CliRunner
 
 from infra.cli import app
 from infra.local.stack import LocalStack
 from schemas.errors import AugenblickError
+from streams.sightings import in_store
 from streams.sightings.thresholds import Thresholds
-from tests.support.frames import barcode_jpeg, gtin13
+from tests.support.frames import barcode_jpeg, gtin13, qr_jpeg
 from tests.support.packages import empty_shelf, front, photo
 from tests.support.rows import Rows, Shop
 
@@ -111,6 +114,42 @@ async def test_codes_are_read_without_a_catalogue_or_a_database(alone: dict[str,
         assert line["ms"]["codes"] > 0 and line["ms"]["all"] >= line["ms"]["codes"]
 
 
+async def test_what_a_telephone_puts_behind_a_picture_hinders_no_model(alone: dict[str, str], tmp_path: Path) -> None:
+    picture = barcode_jpeg(gtin13(7))
+    (tmp_path / "film.jpg").write_bytes(picture + b"\0\0\0\x18ftypmp42" * 3000)
+    (tmp_path / "twice.jpg").write_bytes(picture + barcode_jpeg(gtin13(8)))
+    ran = await run(alone, "recognise", tmp_path, "--json", "--intent", "identify")
+    assert ran.status == 0, ran.said
+    assert [line["product"]["gtin"] for line in ran.lines] == ["0" + gtin13(7)] * 2
+
+
+async def test_a_line_says_what_codes_say(alone: dict[str, str], tmp_path: Path) -> None:
+    priced = f"221234{in_store.verifier('00349')}00349"
+    for name, frame in {
+        "1-link": qr_jpeg("https://shop.example/offers?id=7"),
+        "2-dated": qr_jpeg("https://id.example/01/09521234543213/10/LOT7?17=291231"),
+        "3-priced": barcode_jpeg(priced + ean.calc_check_digit(priced)),
+    }.items():
+        (tmp_path / f"{name}.jpg").write_bytes(frame)
+    ran = await run(alone, "recognise", tmp_path, "--intent", "read", "--region", "DE")
+    assert ran.status == 0, ran.said
+    link, dated, in_shop = ran.output.splitlines()
+    assert " · https://shop.example/offers?id=7 " in link
+    assert "GTIN 09521234543213 · until 2029-12-31 · batch LOT7 " in dated
+    assert " · in-store item 1234, 3.49 EUR " in in_shop
+
+
+async def test_nothing_that_a_terminal_obeys_reaches_it(alone: dict[str, str], tmp_path: Path) -> None:
+    name = "a\x1b[31m\x9b2J\u202e\nb 果汁.jpg"
+    (tmp_path / name).write_bytes(barcode_jpeg(gtin13(7)))
+    (tmp_path / os.fsdecode(b"\xff.jpg")).write_bytes(b"no picture")
+    for options in ((), ("--json",)):
+        ran = await run(alone, "recognise", tmp_path, "--intent", "identify", *options)
+        assert len(ran.output.splitlines()) == 2 and all(each.isprintable() for each in ran.output.replace("\n", ""))
+        assert r"a\u001b[31m\u009b2J\u202e\nb 果汁.jpg" in ran.output and r"\udcff.jpg" in ran.output
+    assert {Path(line["file"]).name for line in ran.lines} == {name, "\udcff.jpg"}, "it is the same JSON"
+
+
 async def test_a_picture_that_cannot_be_read_has_a_line_and_the_others_too(alone: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     (tmp_path / "b.jpg").write_bytes(barcode_jpeg(gtin13(8)))
@@ -128,6 +167,18 @@ async def test_without_triton_it_is_said_how_to_get_one(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(barcode_jpeg(gtin13(8)))
     ran = await run({"TRITON_URL": "127.0.0.1:9"}, "recognise", tmp_path)
     assert ran.status == 1 and "augenblick up --only triton" in ran.said and ran.output == ""
+
+
+async def test_a_database_without_tables_is_said_to_be_so(alone: dict[str, str], empty_database_url: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(barcode_jpeg(gtin13(8)))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "infra.cli", "recognise", str(tmp_path)),
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **alone, "DATABASE_URL": empty_database_url},
+    )
+    _, errors = await process.communicate()
+    assert process.returncode == 1 and b"`augenblick migrate` makes them" in errors and b"Traceback" not in errors
 
 
 async def test_a_folder_without_pictures_is_refused(alone: dict[str, str], tmp_path: Path) -> None:
@@ -156,6 +207,37 @@ async def test_being_interrupted_leaves_whole_lines(alone: dict[str, str], tmp_p
     written = (first + rest).decode()
     assert written.endswith("\n") and len([json.loads(line) for line in written.splitlines()]) < 1500
     assert b"Traceback" not in errors
+
+
+async def test_a_terminal_is_shown_one_line_for_each_picture_and_nothing_else(alone: dict[str, str], tmp_path: Path) -> None:
+    name = f"{'long' * 50}.jpg"
+    (tmp_path / name).write_bytes(barcode_jpeg(gtin13(9)))
+    terminal, its_end = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "infra.cli", "recognise", str(tmp_path), "--json", "--intent", "identify"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=its_end,
+        stderr=its_end,
+        env={**os.environ, **alone, "TERM": "xterm", "COLUMNS": "80"},
+    )
+    os.close(its_end)
+    shown = await asyncio.to_thread(all_of, terminal)
+    assert await process.wait() == 0, shown
+    [line] = shown.decode().splitlines()
+    assert Path(json.loads(line)["file"]).name == name
+
+
+def all_of(terminal: int) -> bytes:
+    """Until nobody has its other end any more."""
+    with os.fdopen(terminal, "rb", buffering=0) as file:
+        read = b""
+        try:
+            while part := file.read(65536):
+                read += part
+        except OSError:  # what Linux says then
+            pass
+        return read
 
 
 async def test_a_product_is_recognised_by_its_picture_in_its_merchants_catalogue(catalogue: Catalogue, tmp_path: Path) -> None:
@@ -209,6 +291,8 @@ async def test_an_evaluation_counts_and_shows_its_errors(catalogue: Catalogue, t
         assert sheet.width > 500, "photo, what was answered and what is said to be right, side by side"
         colours = len(sheet.crop((200, 10, 380, 190)).getcolors(2**24) or [])
     assert colours > 100, "the catalogue's picture of what was answered"
+    # As a spreadsheet of a country that writes 1,5 saves it.
+    manifest.write_text(manifest.read_text().replace(",", ";"))
     table = await run(catalogue.environment, *wanted)
     assert "R@1" in table.output and "0.917 (11 of 12)" in table.output and "p95" in table.output
 
@@ -219,6 +303,17 @@ async def test_pictures_that_cannot_be_used_are_named_and_not_counted(catalogue:
     ran = await run(catalogue.environment, "catalogue", "evaluate", manifest, "--catalogue", "Pictures' shop", "--json")
     assert ran.status == 1 and "1-1.jpg: the picture is no JPEG, PNG or WebP" in ran.said
     assert json.loads(ran.output)["pictures"] == 1
+    (manifest.parent / "0-1.jpg").unlink()
+    nothing = await run(catalogue.environment, "catalogue", "evaluate", manifest, "--catalogue", "Pictures' shop", "--json")
+    assert nothing.status == 1 and nothing.output == ""
+    assert "No picture could be used" in nothing.said and "0-1.jpg: No such file or directory" in nothing.said
+
+
+async def test_a_picture_is_no_manifest(catalogue: Catalogue, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(photo(1, 1))
+    for command in ("evaluate", "calibrate"):
+        ran = await run(catalogue.environment, "catalogue", command, tmp_path / "a.jpg", "--catalogue", "Pictures' shop")
+        assert ran.status == 1 and "a.jpg is a picture" in ran.said and ran.output == ""
 
 
 # catalogue calibrate
@@ -255,7 +350,7 @@ async def test_a_calibration_promises_what_other_pictures_show_and_counts_from_t
 
 async def test_thresholds_are_written_to_a_file_instead(catalogue: Catalogue, rows: Rows, tmp_path: Path) -> None:
     manifest = pictures(tmp_path / "test", [*ENOUGH, *((None, take) for take in range(40))])
-    before, file = await rows.count("catalogue_calibrations"), tmp_path / "thresholds.json"
+    before, file = await rows.count("catalogue_calibrations"), tmp_path / "report" / "thresholds.json"
     ran = await calibrate(catalogue, manifest, "--precision", 0.7, "--unknown-rate", 0.5, "--output", file)
     assert ran.status == 0, ran.said
     made = Thresholds.model_validate_json(file.read_bytes())
@@ -269,5 +364,8 @@ async def test_too_few_pictures_promise_nothing_and_change_nothing(catalogue: Ca
     before = await rows.count("catalogue_calibrations")
     ran = await calibrate(catalogue, manifest, "--leave-one-out")
     assert ran.status == 1 and "nothing was changed" in ran.said
-    assert "It takes 59 pictures without an error to show it." in ran.said
+    assert "It takes 59 pictures without an error to show it.\n" in ran.said
+    assert "Only one half of the pictures counts" in ran.said
+    easy = await calibrate(catalogue, manifest)
+    assert easy.status == 1 and "--leave-one-out asks of each picture" in easy.said, "all were answered rightly"
     assert await rows.count("catalogue_calibrations") == before

@@ -1,4 +1,4 @@
-"""Camera frames that show a barcode."""
+"""Camera frames that show a code."""
 
 import io
 
@@ -15,7 +15,15 @@ def gtin13(number: int) -> str:
 
 def barcode_jpeg(gtin: str) -> bytes:
     """A baseline JPEG of 640×480 with the EAN-13 in it."""
-    symbol = Image.fromarray(zxingcpp.create_barcode(gtin, zxingcpp.BarcodeFormat.EAN13).to_image(scale=3))
+    return _with_code(gtin, zxingcpp.BarcodeFormat.EAN13)
+
+
+def qr_jpeg(text: str) -> bytes:
+    return _with_code(text, zxingcpp.BarcodeFormat.QRCode)
+
+
+def _with_code(text: str, symbology: zxingcpp.BarcodeFormat) -> bytes:
+    symbol = Image.fromarray(zxingcpp.create_barcode(text, symbology).to_image(scale=3))
     canvas = Image.new("L", (640, 480), 200)
     canvas.paste(symbol, (120, 100))
     return _jpeg(canvas)

@@ -220,6 +220,14 @@ def test_too_few_pictures_promise_nothing() -> None:
         acting_confidence(first, second, model, precision=0.99, unknown=None)
 
 
+def test_what_is_missing_counts_the_errors_that_there_are() -> None:
+    """Two of forty: 0.95 is what they are, and 124 pictures with as many errors would show it; with one more none would."""
+    for wrong, needed in ((2, "It takes 124 pictures with no more than 2 of them wrong"), (3, "More pictures do not help")):
+        held = [Answer(f"{n}", "a", (("a" if n >= wrong else "b", 30.0), ("c", 10.0)), "a") for n in range(40)]
+        with pytest.raises(TooLittleShown, match=needed):
+            acting_confidence(held, held, Calibration(intercept=0, score=0.1, margin=0.1), precision=0.95, unknown=None)
+
+
 def test_a_matcher_that_guesses_promises_nothing() -> None:
     chance = random.Random(8)
     guessed = [

@@ -95,6 +95,19 @@ def test_a_picture_that_is_asked_about() -> None:
     line = line_of(inspected(looked(match("milk", 45), match("oats", 40, OATS), match("rye", 2))))
     assert (line["decision"], line["product"], line["confidence"], line["reason"]) == ("ask", None, None, "close")
     assert [one["product_id"] for one in line["alternatives"]] == ["milk", "oats", "rye"]
+    assert line["choices"] == [{key: one[key] for key in one if key != "confidence"} for one in line["alternatives"]][:2]
+
+
+def test_only_what_the_wearer_is_asked_about_is_called_a_choice() -> None:
+    look = looked(match("milk", 45), match("oats", 40, OATS), match("rye", 2))
+    said = sentences_of(inspected(look))
+    assert [line for line in said if line.startswith("choice: ")] == [
+        "choice: Title of milk (milk)",
+        f"choice: Title of oats ({OATS})",
+    ]
+    assert sum(line.startswith("like: Title of ") for line in said) == 3
+    alone = inspected(looked(match("milk", 20)))
+    assert line_of(alone)["reason"] == "unsure" and [one["title"] for one in line_of(alone)["choices"]] == ["Title of milk"]
 
 
 def test_a_picture_that_shows_nothing_known() -> None:
@@ -161,8 +174,8 @@ def test_a_title_that_cannot_be_drawn_gives_way_to_the_products_own_name() -> No
 
 def test_sentences_say_what_was_decided_and_why() -> None:
     said = sentences_of(inspected(looked(match("milk", 60), match("oats", 12))))
-    assert said[0] == "decision: act" and said[1].startswith("product: Title of milk, milk, by picture, 0.9")
-    assert said[2].startswith("or: Title of oats") and said[-1] == "codes 3.2 ms, match 40.1 ms, all 45.5 ms"
+    assert said[0] == "decision: act" and said[1].startswith("product: Title of milk (milk), by picture, 0.9")
+    assert said[2].startswith("like: Title of oats (oats), 0.0") and said[-1] == "codes 3.2 ms, match 40.1 ms, all 45.5 ms"
     assert sentences_of(Inspected(Path("x"), error="damaged")) == ["damaged"]
 
 
@@ -173,6 +186,38 @@ def manifest(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "manifest.csv"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_manifest_is_separated_as_spreadsheets_do_it(tmp_path: Path, delimiter: str, end: str) -> None:
+    lines = (
+        ("\ufeffFile;Product;taken", 'a.jpg;milk;"Monday; early, wet"', "b, c.jpg;oats;")
+        if delimiter == ";"
+        else (f"\ufeffFile{delimiter} Product", f"a.jpg{delimiter}milk", f'"b, c.jpg"{delimiter}oats')
+    )
+    path = tmp_path / "manifest.csv"
+    path.write_bytes(end.join(lines).encode())
+    assert [(each.file.name, each.product) for each in read_manifest(path, PRODUCTS)] == [("a.jpg", "milk"), ("b, c.jpg", "oats")]
+
+
+def test_a_manifest_that_is_no_utf_8_is_refused_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.csv"
+    path.write_bytes("file,product\na.jpg,milk\nmärz.jpg,milk\n".encode("latin-1"))
+    with pytest.raises(Misconfigured, match=r"Line 3 of .*manifest\.csv is not UTF-8: save the file as "):
+        read_manifest(path, PRODUCTS)
+
+
+def test_a_picture_is_no_manifest(tmp_path: Path) -> None:
+    path = tmp_path / "photo.JPG"
+    path.write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(Misconfigured, match=r"is a picture\. What pictures show is said by a CSV file"):
+        read_manifest(path, PRODUCTS)
+
+
+def test_a_manifest_that_is_no_csv_is_refused_by_its_line(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match=r"Line 2 of .* is not CSV: "):
+        read_manifest(manifest(tmp_path, 'file,product\n"a"b,milk\n'), PRODUCTS)
 
 
 def test_a_manifest_names_products_by_either_number(tmp_path: Path) -> None:

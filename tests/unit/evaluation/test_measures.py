@@ -83,9 +83,10 @@ def test_more_hits_than_tries_are_refused() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.5, 0.9, 0.95, 0.98, 0.995])
-def test_so_many_tries_are_needed_and_no_fewer(rate: float) -> None:
-    needed = needed_for(rate)
-    assert lower_bound(needed, needed) >= rate > lower_bound(needed - 1, needed - 1)
+@pytest.mark.parametrize("wrong", [0, 1, 7])
+def test_so_many_tries_are_needed_and_no_fewer(rate: float, wrong: int) -> None:
+    needed = needed_for(rate, wrong=wrong)
+    assert lower_bound(needed - wrong, needed) >= rate > lower_bound(needed - 1 - wrong, needed - 1)
 
 
 def test_percentiles_fall_between_neighbours() -> None:
@@ -99,3 +100,10 @@ def test_the_document_has_rounded_numbers_and_no_picture() -> None:
     document = report([outcome("a", "a", confidence=1 / 3)]).document()
     assert document["recall_at_1"] == {"hits": 1, "of": 1, "rate": 1.0, "at_least": 0.05}
     assert "picture.jpg" not in str(document)
+
+
+def test_of_few_pictures_each_coverage_that_there_is_comes_once() -> None:
+    one = [Outcome("a.jpg", "milk", ("milk",), 0.9, "act", 1.0)]
+    assert [point.coverage for point in report(one).curve] == [1.0]
+    three = [Outcome(f"{n}.jpg", "milk", ("milk",), 0.9 - n / 10, "act", 1.0) for n in range(3)]
+    assert [(point.pictures, point.right) for point in report(three).curve] == [(1, 1), (2, 2), (3, 3)]
