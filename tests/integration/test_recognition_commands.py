@@ -187,8 +187,9 @@ async def test_a_folder_without_pictures_is_refused(alone: dict[str, str], tmp_p
 
 
 async def test_being_interrupted_leaves_whole_lines(alone: dict[str, str], tmp_path: Path) -> None:
+    picture = barcode_jpeg(gtin13(9))
     for number in range(1500):
-        (tmp_path / f"{number:03}.jpg").write_bytes(barcode_jpeg(gtin13(9)))
+        (tmp_path / f"{number:03}.jpg").write_bytes(picture)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "infra.cli", "recognise", str(tmp_path), "--json", "--intent", "identify"),
