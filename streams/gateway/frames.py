@@ -25,7 +25,7 @@ def check(frame: bytes) -> None:
     if not frame.startswith(_START):
         raise Rejected("frame-not-jpeg", "the frame does not begin like a JPEG")
     if _END not in frame[-_PADDING:]:
-        raise Rejected("frame-truncated", "the frame ends before its end marker")
+        raise Rejected("frame-truncated", "the frame does not end with its end marker: it is cut off, or something follows it")
     with warnings.catch_warnings():
         # Pillow's own guard against bombs warns; ours below refuses, and at a lower limit.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
