@@ -1,4 +1,4 @@
-"""Price tags: `python -m benchmarks.price_tags [COUNT] [FILE]`.
+"""Price tags: `python -m benchmarks.price_tags [COUNT] [FILE]`, or `… DATASET [FILE]`.
 
 COUNT generated tags (750 unless given; infra/sandbox/pictures/price_tags.py) through a real tritonserver's `ocr`, and what the
 reader makes of its lines. Layouts that the reader was tuned with and those it was not are told apart; none of these very tags, of
@@ -8,6 +8,10 @@ the region, from the same lines.
 exact       price and currency are right, of all tags
 wrong       a price was told, and it is not the tag's, of all tags
 area        under the curve of precision against coverage, over all thresholds of the confidence
+
+DATASET is the folder of the Grocery Store dataset: its photographs in `train` and `val`, 348×348 pixels, show Swedish shelves,
+most of them no tag that could be read. Prices that are told are compared with what those tags say whose prices were read by eye
+(shelf_prices.json); any other is counted as wrong, and listed.
 
 FILE keeps what `ocr` answered, for the next time: reading takes minutes, and the rest a second.
 """
@@ -41,6 +45,7 @@ from streams.sightings.triton import Models, Text
 _SEED = "reported 2"
 _COUNT = 750
 _WAITS_S = 30.0
+_READ_BY_EYE = Path(__file__).with_name("shelf_prices.json")
 
 
 @dataclass(frozen=True)
@@ -64,15 +69,15 @@ class Outcome:
         return self.confidence >= thresholds.shipped().price_tag.least_confidence
 
 
-async def read(tags: Sequence[Tag]) -> tuple[list[Text], list[float]]:
-    """What `ocr` says of each, and in how many milliseconds, one after the other."""
+async def read(jpegs: Sequence[bytes]) -> tuple[list[Text], list[float]]:
+    """What `ocr` says of each picture, and in how many milliseconds, one after the other."""
     answers, times = [], []
     with tempfile.TemporaryDirectory() as root:
         async with LocalStack(Path(root), components=("triton",), configured={}) as stack:
             models = Models(stack.environment["TRITON_URL"])
-            for each in track(tags, "ocr", console=Console(stderr=True)):
+            for jpeg in track(jpegs, "ocr", console=Console(stderr=True)):
                 begun = perf_counter()
-                answer = await models.ocr(each.jpeg, _WAITS_S)
+                answer = await models.ocr(jpeg, _WAITS_S)
                 times.append((perf_counter() - begun) * 1000)
                 answers.append(answer.result)
             await models.close()
@@ -143,17 +148,41 @@ def table(title: str, groups: dict[str, Sequence[Outcome]]) -> Table:
     return drawn
 
 
-def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else _COUNT
-    kept = Path(sys.argv[2]) if len(sys.argv) > 2 else None
-    tags = [tag(number, _SEED) for number in range(count)]
-    times: list[float] = []
+def kept_or_read(jpegs: Sequence[bytes], kept: Path | None) -> tuple[list[Text], list[float]]:
+    """The times are empty where nothing was read anew."""
     if kept and kept.exists():
-        answers = [Text.model_validate(each) for each in json.loads(kept.read_text())[:count]]
-    else:
-        answers, times = asyncio.run(read(tags))
-        if kept:
-            kept.write_text(json.dumps([each.model_dump(mode="json") for each in answers], ensure_ascii=False))
+        return [Text.model_validate(each) for each in json.loads(kept.read_text())[: len(jpegs)]], []
+    answers, times = asyncio.run(read(jpegs))
+    if kept:
+        kept.write_text(json.dumps([each.model_dump(mode="json") for each in answers], ensure_ascii=False))
+    return answers, times
+
+
+def photographs(dataset: Path, kept: Path | None) -> None:
+    by_eye: dict[str, str] = json.loads(_READ_BY_EYE.read_text())
+    paths = sorted(path for part in ("train", "val") for path in (dataset / part).glob("*/*.jpg"))
+    answers, _ = kept_or_read([path.read_bytes() for path in paths], kept)
+    told, wrong = 0, []
+    for path, text in zip(paths, answers, strict=True):
+        answer = price_tags.read(text.lines, size=(text.width, text.height), region="SE")
+        if isinstance(answer, PriceTag):
+            told += 1
+            name = path.relative_to(dataset).as_posix()
+            if by_eye.get(name) != str(answer.price.major):
+                wrong.append(f"{name}: {answer.price}, by eye {by_eye.get(name, 'not read')}")
+    print(f"{len(paths)} photographs of shelves: {told} prices told, {told - len(wrong)} right; read by eye on {len(by_eye)}")
+    for line in wrong:
+        print(line)
+
+
+def main() -> None:
+    kept = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+    if len(sys.argv) > 1 and not sys.argv[1].isdecimal():
+        photographs(Path(sys.argv[1]), kept)
+        return
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else _COUNT
+    tags = [tag(number, _SEED) for number in range(count)]
+    answers, times = kept_or_read([each.jpeg for each in tags], kept)
     outcomes = [outcome(each, answer) for each, answer in zip(tags, answers, strict=True)]
     tuned = [each for each in outcomes if each.tag.tuned]
     untouched = [each for each in outcomes if not each.tag.tuned]

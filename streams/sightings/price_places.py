@@ -19,7 +19,7 @@ from streams.sightings.price_texts import Amount, Content, Habits, Part, read_li
 Box = tuple[float, float, float, float]
 Corners = tuple[Point, Point, Point, Point]
 
-_CENTS = re.compile(r"\s*[.,]?\s*(\d\d)\s*(\D{0,3})", re.ASCII)
+_CENTS = re.compile(r"\s*([€£$])?[.,]?\s*(\d\d)\s*(\D{0,3})", re.ASCII)
 
 
 class Line(Protocol):
@@ -76,10 +76,10 @@ class Turn:
         return point[0] * self.cosine + point[1] * self.sine, point[1] * self.cosine - point[0] * self.sine
 
 
-def turn(lines: Iterable[Line]) -> Turn:
+def turn(lines: Iterable[Corners]) -> Turn:
+    """The one that makes the lines with these corners lie; a longer one counts for more."""
     across = down = 0.0
-    for line in lines:
-        (x0, y0), (x1, y1), *_ = line.corners
+    for (x0, y0), (x1, y1), *_ in lines:
         across, down = across + x1 - x0, down + y1 - y0
     length = math.hypot(across, down)
     return Turn(across / length, down / length) if length else Turn(1, 0)
@@ -95,16 +95,37 @@ def centre(points: Sequence[Point]) -> Point:
 
 
 def place(line: Line, ways: Habits, turn: Turn, size: tuple[int, int]) -> Placed:
-    turned = [turn.apply(corner) for corner in line.corners]
-    # The mean of two corners each: a line in perspective is not as high as its highest and lowest corner.
-    left, right = (turned[0][0] + turned[3][0]) / 2, (turned[1][0] + turned[2][0]) / 2
-    top, bottom = (turned[0][1] + turned[1][1]) / 2, (turned[3][1] + turned[2][1]) / 2
-    at_edge = any(x <= 1 or x >= size[0] - 2 for x, _ in line.corners)
+    at_edge = any(x <= 1 or x >= size[0] - 2 or y <= 1 or y >= size[1] - 2 for x, y in line.corners)
     content = read_line(line.text, ways)
     # Folding may have changed how many characters there are: then they are not told apart.
     characters = line.characters if len(line.characters) == len(content.folded) else ()
-    box = (left, top, right, bottom)
-    return Placed(content, box, height_of(line.corners), line.confidence, at_edge, line.corners, characters)
+    return Placed(content, _box(line.corners, turn), height_of(line.corners), line.confidence, at_edge, line.corners, characters)
+
+
+def _box(corners: Corners, turn: Turn) -> Box:
+    """The mean of two corners each: a line in perspective is not as high as its highest and lowest corner."""
+    one, two, three, four = (turn.apply(corner) for corner in corners)
+    return (one[0] + four[0]) / 2, (one[1] + two[1]) / 2, (two[0] + three[0]) / 2, (four[1] + three[1]) / 2
+
+
+_BELOW = 0.75  # of a product's height
+
+
+def belongs(tag: Sequence[Point], outline: Sequence[Point], *, code: bool = False) -> bool:
+    """Whether a price tag with these corners is near enough to be that of the product with this outline. Shelves have their tags
+    below the goods: it is, if it hangs there, under the product's width, or is on the lower half of the product itself. What is
+    above or beside a product is another one's tag: so are most in view when one is held in a hand. Of a `code`'s outline: if the
+    tag is no farther away than the code is long, as one that is printed on the same label."""
+    (left, top, right, bottom), (begin, upper, end, lower) = _upright(tag), _upright(outline)
+    if code:
+        return apart((left, top, right, bottom), (begin, upper, end, lower)) <= max(end - begin, lower - upper)
+    height = lower - upper
+    return begin <= (left + right) / 2 <= end and (upper + lower) / 2 <= (top + bottom) / 2 and top <= lower + _BELOW * height
+
+
+def _upright(corners: Sequence[Point]) -> Box:
+    xs, ys = [x for x, _ in corners], [y for _, y in corners]
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def _middle(box: Box) -> Point:
@@ -114,10 +135,10 @@ def _middle(box: Box) -> Point:
 def _from_label(label: Placed, each: Found) -> float:
     """How far it is from a word to an amount. People write the word first: what is left of it, or above, counts as farther."""
     left, above = each.box[2] <= label.box[0] + label.height, each.box[3] <= label.box[1] + 0.5 * label.height
-    return _gap(label.box, each.box) + (2 * left + above) * label.height
+    return apart(label.box, each.box) + (2 * left + above) * label.height
 
 
-def _gap(one: Box, other: Box) -> float:
+def apart(one: Box, other: Box) -> float:
     """0 where the boxes touch."""
     across = max(0.0, one[0] - other[2], other[0] - one[2])
     down = max(0.0, one[1] - other[3], other[1] - one[3])
@@ -126,7 +147,7 @@ def _gap(one: Box, other: Box) -> float:
 
 def nearest(box: Box, found: Sequence[Found]) -> Found:
     middle = _middle(box)
-    return min(found, key=lambda each: (_gap(box, each.box), math.dist(middle, each.middle)))
+    return min(found, key=lambda each: (apart(box, each.box), math.dist(middle, each.middle)))
 
 
 def _amounts(line: Placed) -> list[Found]:
@@ -160,21 +181,38 @@ def joined(lines: Sequence[Placed], ways: Habits) -> list[Found]:
                 continue
             if line.content.folded[whole.span[1] :].strip(" .,"):
                 continue
-            value = whole.value + Decimal(cents[1]) / 100
-            sign = whole.sign or sign_of(cents[2])
-            amount = replace(whole, value=value, sign=sign, decimals=2, ended=True)
+            value = whole.value + Decimal(cents[2]) / 100
+            sign = whole.sign or sign_of(cents[1] or cents[3])
+            amount = replace(whole, value=value, sign=sign, decimals=2, ended=True, round=False)
             box = (line.box[0], line.box[1], small.box[2], line.box[3])
             sure = min(_sure(line, whole), small.confidence)
             found.append(Found(amount, box, line.height, sure, line.at_edge or small.at_edge))
             used |= {id(line), id(small)}
-    return found + [amount for line in lines if id(line) not in used for amount in _amounts(line)]
+    found += [amount for line in lines if id(line) not in used for amount in _amounts(line)]
+    signs = [(line, sign) for line in lines if (sign := sign_of(line.content.folded))]
+    return [_signed(each, signs) for each in found]
+
+
+def _signed(each: Found, signs: Sequence[tuple[Placed, str]]) -> Found:
+    """With the sign that stands alone directly beside it."""
+    if each.amount.sign or each.amount.part is Part.UNIT:
+        return each
+    for line, sign in signs:
+        level = line.box[1] < each.box[3] and line.box[3] > each.box[1]
+        if level and apart(line.box, each.box) < 0.6 * each.height and line.height < 1.3 * each.height:
+            return replace(each, amount=replace(each.amount, sign=sign))
+    return each
 
 
 def _is_raised(small: Placed, line: Placed) -> bool:
     height = line.height
-    higher = small.box[3] < line.box[3] - 0.15 * height
-    beside = -0.35 * height <= small.box[0] - line.box[2] <= 0.6 * height
-    return 0.2 * height <= small.height <= 0.95 * height and higher and beside and small.box[1] > line.box[1] - 0.35 * height
+    if not 0.2 * height <= small.height <= 0.95 * height or apart(small.box, line.box) > height:
+        return False
+    # Turned as these two are: a tag on another shelf, or the packets above it, may lie otherwise.
+    own = turn([line.corners, small.corners])
+    (left, top, _, bottom), (_, whole_top, end, whole_bottom) = _box(small.corners, own), _box(line.corners, own)
+    beside = -0.35 * height <= left - end <= 0.6 * height
+    return beside and bottom < whole_bottom - 0.15 * height and top > whole_top - 0.35 * height
 
 
 def labelled(found: list[Found], lines: Sequence[Placed]) -> list[Found]:
@@ -182,7 +220,9 @@ def labelled(found: list[Found], lines: Sequence[Placed]) -> list[Found]:
     for line in lines:
         if line.content.label is None:
             continue
-        free = [each for each in found if each.amount.part is Part.PLAIN and not is_minor(each, found)]
+        # Below a small number, €/kg makes a unit price of that one.
+        of_unit = line.content.label is Part.OPEN
+        free = [each for each in found if each.amount.part is Part.PLAIN and (of_unit or not is_minor(each, found))]
         if not free:
             break
         beside = min(free, key=lambda each: (_from_label(line, each), math.dist(each.middle, _middle(line.box))))
@@ -190,6 +230,18 @@ def labelled(found: list[Found], lines: Sequence[Placed]) -> list[Found]:
             amount = replace(beside.amount, part=line.content.label, pieces=line.content.pieces)
             found[found.index(beside)] = replace(beside, amount=amount)
     return found
+
+
+def is_beside_larger(each: Found, other: Found) -> bool:
+    """Whether the other is clearly larger, and directly above, below or beside it: on the same tag."""
+    return other.height > 1.25 * each.height and apart(each.box, other.box) < 1.5 * other.height
+
+
+def is_wider_than_its_digits(each: Found) -> bool:
+    """Whether there is room for small raised cents behind them: those of a few pixels are found, and not read. A line's box is
+    about 1.8 times as high as its digits, and as much wider than them as it is higher."""
+    width, (start, end) = each.box[2] - each.box[0], each.amount.span
+    return 1.8 * width / each.height - 0.8 > 1.1 * (end - start)
 
 
 def is_minor(each: Found, found: Sequence[Found]) -> bool:

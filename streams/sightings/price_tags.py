@@ -19,13 +19,17 @@ from schemas.recognition import Condition, Point, PriceTag
 from streams.sightings import thresholds
 from streams.sightings.price_checks import DOLLARS, Check, checked, money_of
 from streams.sightings.price_places import (
+    Box,
     Corners,
     Found,
     Line,
     Placed,
+    apart,
     centre,
     height_of,
+    is_beside_larger,
     is_minor,
+    is_wider_than_its_digits,
     joined,
     labelled,
     nearest,
@@ -35,9 +39,12 @@ from streams.sightings.price_places import (
 from streams.sightings.price_texts import Amount, Habits, Part, habits, sign_of
 
 _CONDITIONS = {Part.CARD: "card", Part.MEMBERS: "members", Part.COUPON: "coupon"}
-_WHOLE = frozenset({"CNY", "HKD", "TWD", "JPY", "KRW", "SEK", "NOK", "DKK", "ISK", "CZK", "HUF"})  # usually without decimals
+_WHOLE = frozenset(
+    {"CNY", "HKD", "TWD", "JPY", "KRW", "SEK", "NOK", "DKK", "ISK", "CZK", "HUF", "INR", "THB", "RUB"}
+)  # usually without decimals
+_RAISED = frozenset({"SEK", "NOK", "DKK", "CZK", "CNY", "HKD"})  # of these, often with small raised ones all the same
 _SHARED_SIGNS = {"$": DOLLARS, "kr": frozenset({"SEK", "NOK", "DKK", "ISK"})}
-_NO_PRICES = frozenset({Part.UNIT, Part.DEPOSIT, Part.SAVING, Part.WITHOUT_TAX})
+_NO_PRICES = frozenset({Part.UNIT, Part.DEPOSIT, Part.SAVING, Part.WITHOUT_TAX, Part.OPEN})
 
 
 class Reason(StrEnum):
@@ -68,24 +75,39 @@ def read(
     least_confidence: float | None = None,
 ) -> PriceTag | Abstention:
     """`size`: the frame's width and height. `region`: where the frame was taken (ISO 3166): it says which currency ¥, $, kr, or
-    no sign at all, stand for. `near`: corners of the product or its code; of several tags the nearest to them counts, else the
-    nearest to the frame's middle. `least_confidence`: another than the one that is shipped (thresholds.json)."""
+    no sign at all, stand for. `near`: corners of the product or its code; of several tags the nearest to its foot counts, else
+    the nearest to the frame's middle. `least_confidence`: another than the one that is shipped (thresholds.json)."""
     ways = habits(region)
-    level = turn(lines)
+    level = turn(line.corners for line in lines)
     placed = [place(line, ways, level, size) for line in lines if line.text.strip() and height_of(line.corners) > 0]
     found = labelled(joined(placed, ways), placed)
-    target = level.apply(centre(near) if near else (size[0] / 2, size[1] / 2))
+    target = level.apply((centre(near)[0], max(y for _, y in near)) if near else (size[0] / 2, size[1] / 2))
     chosen = _main(found, target)
     if isinstance(chosen, Reason):
         return Abstention(chosen)
     rivals, main = chosen
-    placed = [line for line in placed if nearest(line.box, rivals) is main]
-    found = [each for each in found if nearest(each.box, rivals) is main]
+    # A promise may be printed larger than the price.
+    largest = max(each.height for each in found if _within_reach(each.box, main.box, each.height))
+    placed = [
+        line
+        for line in placed
+        if _within_reach(line.box, main.box, largest) and (nearest(line.box, rivals) is main or apart(line.box, main.box) == 0)
+    ]
+    found = [each for each in found if _within_reach(each.box, main.box, largest) and nearest(each.box, rivals) is main]
     answer = _tag(main, found, placed, ways)
     least = thresholds.shipped().price_tag.least_confidence if least_confidence is None else least_confidence
     if isinstance(answer, PriceTag) and answer.confidence < least:
         return Abstention(Reason.DOUBTFUL, answer.confidence)
     return answer
+
+
+_REACH = 5.0, 2.5  # heights of the largest number on a tag: nothing of it is farther aside, or up and down, from its price
+_SURELY = 1.5, 1.5  # what is so near is on the same tag, and on no packet beside it
+
+
+def _within_reach(box: Box, main: Box, height: float, reach: tuple[float, float] = _REACH) -> bool:
+    aside, upright = max(box[0] - main[2], main[0] - box[2]), max(box[1] - main[3], main[1] - box[3])
+    return aside <= reach[0] * height and upright <= reach[1] * height
 
 
 def _main(found: list[Found], target: Point) -> tuple[list[Found], Found] | Reason:
@@ -103,10 +125,10 @@ def _main(found: list[Found], target: Point) -> tuple[list[Found], Found] | Reas
         free = regular if conditional else []
     if not free:
         return Reason.NO_PRICE
+    free = _largest_of_their_tags(free)
     tallest = max(each.height for each in free)
-    written_out = [each for each in free if each.amount.ended or each.amount.sign]
-    if any(each.height >= 0.8 * tallest for each in written_out):
-        free = written_out
+    if any(each.amount.part is Part.OPEN and each.height >= 0.8 * tallest for each in found):
+        return Reason.NO_PRICE
     rivals = [each for each in free if each.height >= 0.6 * tallest]
     rivals.sort(key=lambda each: math.dist(each.middle, target))
     first, others = rivals[0], [each for each in rivals[1:] if each.amount.value != rivals[0].amount.value]
@@ -115,6 +137,13 @@ def _main(found: list[Found], target: Point) -> tuple[list[Found], Found] | Reas
     if first.at_edge:
         return Reason.CUT_OFF
     return rivals if others else [first], first
+
+
+def _largest_of_their_tags(found: list[Found]) -> list[Found]:
+    """Without those that a larger number stands beside: they are a unit's price, a size, a part. Numbers that nothing makes a
+    price are left out where there are others, but not what they say of those beside them: a price may have been misread."""
+    largest = [each for each in found if not any(is_beside_larger(each, other) for other in found)]
+    return [each for each in largest if each.amount.ended or each.amount.sign] or largest or found
 
 
 def _tag(main: Found, found: list[Found], lines: list[Placed], ways: Habits) -> PriceTag | Abstention:
@@ -142,7 +171,7 @@ def _tag(main: Found, found: list[Found], lines: list[Placed], ways: Habits) -> 
         quantity=check.quantity,
         conditions=conditions[:4],
         confidence=_confidence(main, found, currency, check, agrees=_discount_agrees(price, was, conditions)),
-        corners=_around(lines),
+        corners=_around([line for line in lines if _within_reach(line.box, main.box, main.height, _SURELY)]),
     )
 
 
@@ -212,14 +241,20 @@ def _conditions(price: Money, found: list[Found], lines: list[Placed], currency:
         if line.content.paid_for:
             got, paid = line.content.paid_for
             conditions.append(Condition(kind="multi_buy", pieces=got, total=price * paid))
-        if line.content.percent:
-            conditions.append(Condition(kind="percent_off", percent=line.content.percent))
+        percent = line.content.percent
+        if percent and line.content.off is Part.SEVERAL:
+            both, uneven = divmod(price.minor * (200 - percent), 100)
+            if not uneven:
+                conditions.append(Condition(kind="multi_buy", pieces=2, total=Money.of(both, currency)))
+        elif percent:
+            kind = _CONDITIONS.get(line.content.off, "percent_off")
+            conditions.append(Condition.model_validate({"kind": kind, "percent": percent}))
     return tuple(dict.fromkeys(conditions))
 
 
 def _discount_agrees(price: Money, was: Money | None, conditions: Iterable[Condition]) -> bool | None:
     """Whether the percents off are those between the two prices; None where one of the three is missing."""
-    percents = [condition.percent for condition in conditions if condition.percent]
+    percents = [condition.percent for condition in conditions if condition.kind == "percent_off" and condition.percent]
     if not was or not percents:
         return None
     exact = 100 * (1 - price.major / was.major)
@@ -227,7 +262,7 @@ def _discount_agrees(price: Money, was: Money | None, conditions: Iterable[Condi
 
 
 def _around(lines: Sequence[Placed]) -> Corners:
-    """The corners of all lines together, upright in the frame."""
+    """The corners of these lines together, upright in the frame."""
     xs, ys = zip(*(corner for line in lines for corner in line.corners), strict=True)
     return (min(xs), min(ys)), (max(xs), min(ys)), (max(xs), max(ys)), (min(xs), max(ys))
 
@@ -237,14 +272,32 @@ def _confidence(main: Found, found: Sequence[Found], currency: str, check: Check
     odds = 4.0 - 6.0 * (1 - main.confidence)
     odds += 2.5 if check.holds else 0.0
     odds += {True: 1.5, False: -3.0, None: 0.0}[agrees]
-    if main.amount.decimals < exponent(currency) and currency not in _WHOLE and not check.holds:
-        # The cents may be there and not have been seen; three digits may be cents run into the whole.
-        dashed = main.amount.ended and main.amount.decimals == 0
-        odds -= 1.0 if dashed else 2.0 if main.amount.sign and main.amount.value < 100 else 5.0
+    amount, supported = main.amount, check.holds or agrees
+    if not supported:
+        odds -= _missing(amount, currency)
+        if exponent(currency) and amount.decimals == 0 and not amount.round and is_wider_than_its_digits(main):
+            odds -= 4.0
+        if amount.perhaps_time and amount.part is Part.PLAIN and amount.sign is None and not check.unit_price:
+            odds -= 4.0
     # A higher price that no word explains: the word may have been misread, and the higher one be what everybody pays.
     others = [each for each in found if each.amount.part is Part.PLAIN and each.amount.ended and not each.perhaps_goods]
-    if any(each.height > 0.3 * main.height and each.amount.value > main.amount.value for each in others):
+    if any(each.height > 0.3 * main.height and each.amount.value > amount.value for each in others):
         odds -= 3.0
-    if main.amount.sign is None and not main.amount.ended:
-        odds -= 1.0
     return round(1 / (1 + math.exp(-odds)), 3)
+
+
+def _missing(amount: Amount, currency: str) -> float:
+    """How much speaks for it that cents are there and were not seen, or were taken for more digits of a whole number, or that it
+    is no price at all: a platform's number, what is in a hundred grams."""
+    digits = exponent(currency)
+    if amount.decimals == digits > 0:
+        # Where coins are whole, prices end in 0, 5, 8 or 9; another digit was probably misread.
+        return 3.0 if currency in _RAISED and amount.value * 100 % 10 not in {0, 5, 8, 9} else 0.0
+    if amount.sign is None and not amount.ended:
+        return 6.0 if amount.part is Part.PLAIN or digits else 1.0
+    if currency in _WHOLE:
+        run_together = not amount.round and amount.value >= 100 and amount.value % 5 == 0 and amount.decimals == 0
+        return 4.0 if run_together and currency in _RAISED else 0.0
+    if amount.round:
+        return 1.0
+    return 2.0 if amount.value < 100 else 5.0

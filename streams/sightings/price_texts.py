@@ -40,6 +40,7 @@ class Part(StrEnum):
     WITH_TAX = "with_tax"
     WITHOUT_TAX = "without_tax"
     EACH = "each"
+    OPEN = "open"  # from so much, or so much a month: not what is paid
     UNIT = "unit"
     SEVERAL = "several"
 
@@ -60,7 +61,8 @@ class Habits:
 class Amount:
     """A number that may be a price. `value` is in major units. `sign`: a currency's code, or `$`, `¥` or `kr`, which several
     have. `decimals`: how many digits were written behind the separator. `ended`: written so that nothing can be missing behind
-    it, as 1,99 or 30:- or 5 € are. `per`: of the goods, where it is a unit price; `pieces`: of Part.SEVERAL."""
+    it, as 1,99 or 30:- or 5 € are; `round`: and that it surely has no cents, as 30:- and 1,280 have none. `perhaps_time`: or a
+    date, as 14.30. `per`: of the goods, where it is a unit price; `pieces`: of Part.SEVERAL."""
 
     value: Decimal
     sign: str | None
@@ -70,18 +72,22 @@ class Amount:
     part: Part = Part.PLAIN
     per: Measure | None = None
     pieces: int | None = None
+    round: bool = False
+    perhaps_time: bool = False
 
 
 @dataclass(frozen=True)
 class Content:
     """Of one line. `label`: the part that a line without an amount gives to an amount near it; `pieces`, for Part.SEVERAL.
-    `goods_if_litres`: a quantity that is one only if its last `1` is a misread `l`. `paid_for`: of three for two, (3, 2)."""
+    `goods_if_litres`: a quantity that is one only if its last `1` is a misread `l`. `paid_for`: of three for two, (3, 2).
+    `percent`: off; `off`: of what, PLAIN where it is off every piece, SEVERAL where it is off the second one."""
 
     folded: str
     amounts: tuple[Amount, ...] = ()
     goods: tuple[Measure, ...] = ()
     goods_if_litres: tuple[Measure, ...] = ()
     percent: int | None = None
+    off: Part = Part.PLAIN
     paid_for: tuple[int, int] | None = None
     label: Part | None = None
     pieces: int | None = None
@@ -125,8 +131,14 @@ class _Words:
     unit: re.Pattern[str]
     units: Mapping[str, tuple[Decimal, str]]
     per: re.Pattern[str]
+    per_unit: re.Pattern[str]
     several: re.Pattern[str]
+    bought: tuple[re.Pattern[str], ...]
     percent: re.Pattern[str]
+    off: re.Pattern[str]
+    up_to: re.Pattern[str]
+    second: re.Pattern[str]
+    half: re.Pattern[str]
     signs: Mapping[str, str]
     minor_signs: Mapping[str, str]
 
@@ -144,7 +156,7 @@ def _words() -> _Words:
     before, after = _any(signs), _any({**signs, **minor})
     # Grouped, with decimals, whole with a dash, the sign in place of the separator, whole.
     number = (
-        r"\d{1,3}(?:[.,' ]\d{3})+(?:[.,:]\d{2}|[.,:]?\s?-{1,2})?"
+        r"\d{1,3}(?:[.,' ]\d{3})+(?:[.,:]\d{2}|[.,:]?\s?-{1,2})?|-\s?[.,]\s?\d{2}"
         r"|\d+[.,:] \d{2}|\d+[.,:]\d{1,3}|\d+\s?[.,:]?\s?-{1,2}(?![\d-])|\d+\s?(?:€|£|\$|kr)\s?\d{2}|\d+"
     )
     return _Words(
@@ -161,19 +173,37 @@ def _words() -> _Words:
         unit=re.compile(rf"\s?(?P<unit>{unit})"),
         units=units,
         per=re.compile(rf"\s?(?:{_any(data['per'])})\s?"),
+        per_unit=re.compile(rf"(?:{_any(signs)})?\s?/\s?(?:\d{{1,4}}\s?)?(?P<unit>{unit})\.?", re.ASCII),
         several=re.compile(
             rf"(?<![\d.,])(?P<pieces>\d{{1,2}})\s?(?:st|stk|stuck|x)?\.?\s?(?:{_any(data['for'])}|(?=[件個个点])[件個个点]|/(?=\s?(?:{before})))"
-            rf"|(?<![\d.,])(?P<got>[2-9])\s?x\s?(?P<paid>[1-8])(?!\s?(?:{unit})|[\d.,])",
+            rf"|(?<![\d.,])(?P<got>[2-9])\s?x\s?(?P<paid>[1-8])(?!\s?(?:{unit})|[\d.,])"
+            rf"|(?<![\d.,])(?P<of>\d{{1,2}})\s?(?:st|stk|stuck|styck|pz|per|a)\.?(?=\s?(?:{before})?\s?\d)"
+            r"|(?<![a-z])(?:les|lot de|par|ab|from|fran|fra)\s(?P<set>\d{1,2})"
+            rf"(?=\s?:?\s?(?:{before})?\s?\d|\s(?:st|stk|stuck)(?![a-z]))",
             re.ASCII,
         ),
+        bought=tuple(_bought(words) for words in data["bought"]),
         percent=re.compile(
             rf"-\s?(?P<minus>\d{{1,2}})\s?%|(?P<plain>\d{{1,2}})\s?%\s?(?:{_any(data['off'])})|(?P<tenths>\d(?:\.\d)?)\s?折"
             rf"|(?<!\d)(?P<parts>\d)\s?割引",
             re.ASCII,
         ),
+        off=re.compile(_any(data["off"])),
+        up_to=re.compile(_any(data["up_to"])),
+        second=re.compile(_any(data["second"])),
+        half=re.compile(_any(data["half"])),
         signs=signs,
         minor_signs=minor,
     )
+
+
+_NUMERALS = {"一": 1, "二": 2, "两": 2, "三": 3, "四": 4, "五": 5}
+
+
+def _bought(words: str) -> re.Pattern[str]:
+    """`buy {paid} get {free} free`, with any small numbers."""
+    pattern = re.sub(r"\\{(\w+)\\}", rf"(?P<\1>[1-9]|[{''.join(_NUMERALS)}])", re.escape(fold(words)))
+    return re.compile(rf"(?<![a-z\d]){pattern}(?!\d)".replace(r"\ ", r"\s?"), re.ASCII)
 
 
 def _any(words: Mapping[str, object] | list[str]) -> str:
@@ -186,24 +216,45 @@ def _any(words: Mapping[str, object] | list[str]) -> str:
     return f"(?:{'|'.join(patterns)})"
 
 
-# 100 % juice and 12.5 % vol. are no prices.
-_SHARE = re.compile(r"\s?[%‰°]")
+# 100 % juice and 12.5 % vol. are no prices, and small raised cents that were not read look like quotes.
+_SHARE = re.compile(r"\s?[%‰°]|['\"”″]")
+_NO_AMOUNT = re.compile(
+    r"(?<![\d.,])\d{1,2}\s?([./-])\s?\d{1,2}\s?\1\s?(?:20)?\d\d(?!\d)|(?<!\d)20\d\d[./-]\d{1,2}[./-]\d{1,2}(?!\d)"
+    r"|(?<![\d.,])(?:0?[1-9]|[12]\d|3[01])\.\s?(?:0?[1-9]|1[0-2])\.(?![\d-])|\d{1,4}\s?[年月日时時]"
+    r"|(?<![\d.,])\d{1,2}\s?(?:monat|month|mois|mes|manad|maned|jahr|year|woch|week|tage|day)[a-z]{0,2}(?![a-z])"
+    r"|(?<![\d.,])\d{1,2}(?:[.:]\d\d)?\s?(?:uhr|h|am|pm|a\.m|p\.m)(?![a-z\d])|\d{1,2}[.:]\d\d[.:]\d\d"
+    r"|(?<![\d.,])\d{1,5}[.,:]\d\d\s?(?:€|£|kr)?\s?(?:-|bis|to|till|til|a)\s?[€£$]?\d{1,5}[.,:]\d\d(?![\d.,])"
+)
+"""Dates, hours, how long, and from one to another."""
 
 
 def read_line(text: str, ways: Habits) -> Content:
     """What the line says. Never fails: what is not understood is left out."""
     words, folded = _words(), fold(text[:_LONGEST])
-    percent, rest = _percent(folded)
+    rest = _NO_AMOUNT.sub(lambda match: "\0" * len(match.group()), folded)
+    percent, rest = _percent(rest)
     several, paid_for, rest = _several(rest)
     unit_prices, rest = _unit_prices(rest, ways)
     goods, if_litres, rest = _goods(rest)
     plain = [
-        amount
+        replace(amount, part=_part_by_mark(rest[: match.start()]))
         for match in words.amount.finditer(rest)
-        if not _SHARE.match(rest, match.end()) and (amount := _amount(match, ways))
+        if not _SHARE.match(rest, match.end())
+        and (amount := _amount(match, ways))
+        and (amount.sign or amount.decimals or not _TIMES.search(rest[: match.start()]))
     ]
+    if percent is None and words.off.search(folded):
+        plain = [replace(amount, part=Part.SAVING) for amount in plain]
     parts = [(match.span(), words.part_of[match.group()]) for match in words.parts.finditer(rest)] or _misread(rest)
-    amounts = tuple(unit_prices) + tuple(_with_part(amount, plain, parts) for amount in plain)
+    amounts = tuple(unit_prices) + tuple(
+        _with_part(amount, plain, parts) if amount.part is Part.PLAIN else amount for amount in plain
+    )
+    off = Part.PLAIN
+    if words.second.search(folded):
+        off, percent = Part.SEVERAL, percent or (50 if words.half.search(folded) else None)
+    elif percent:
+        off = next((part for _, part in parts if part in {Part.CARD, Part.MEMBERS, Part.COUPON}), off)
+        percent = None if words.up_to.search(folded) else percent
     pieces = None
     if several:
         behind = [amount for amount in amounts if amount.span[0] >= several[1] and amount.part is not Part.UNIT]
@@ -215,17 +266,31 @@ def read_line(text: str, ways: Habits) -> Content:
             amounts = tuple(bought if amount is behind[0] else amount for amount in amounts)
         else:
             pieces = several[0]
-    label = Part.SEVERAL if pieces else _label(rest, parts)
+    label = Part.SEVERAL if pieces else Part.OPEN if _is_per_unit(folded) else _label(rest, parts)
     return Content(
         folded=folded,
         amounts=amounts,
         goods=goods,
         goods_if_litres=if_litres,
         percent=percent,
+        off=off,
         paid_for=paid_for,
         label=label if not any(amount.part is not Part.UNIT for amount in amounts) else None,
         pieces=pieces,
     )
+
+
+_CHANGE = re.compile(r"(?:^\s*[-+]\s?|(?<![\w,.:])[-+])$")
+_TIMES = re.compile(r"(?<!\d)\d{1,2}\s?[x×*]\s?$")
+
+
+def _part_by_mark(before: str) -> Part:
+    """-1,00 € is off, and +0,25 € on top; 24 x 19,99 € is paid in parts; behind = stands a unit's price."""
+    if _CHANGE.search(before):
+        return Part.SAVING
+    if _TIMES.search(before):
+        return Part.OPEN
+    return Part.UNIT if before.rstrip().endswith("=") else Part.PLAIN
 
 
 def _blank(text: str, span: Span) -> str:
@@ -246,13 +311,19 @@ def _percent(text: str) -> tuple[int | None, str]:
 
 def _several(text: str) -> tuple[tuple[int, int] | None, tuple[int, int] | None, str]:
     """(pieces, where the line goes on behind it), (pieces got, pieces paid for), and the rest of the line."""
-    match = _words().several.search(text)
+    words = _words()
+    for bought in filter(None, (pattern.search(text) for pattern in words.bought)):
+        said = {name: int(value) if value.isdecimal() else _NUMERALS[value] for name, value in bought.groupdict().items()}
+        paid = said["paid"]
+        got = said.get("got") or paid + said["free"]
+        return None, (got, paid) if 0 < paid < got else None, _blank(text, bought.span())
+    match = words.several.search(text)
     if match is None:
         return None, None, text
     if match["got"]:
         got, paid = int(match["got"]), int(match["paid"])
         return None, (got, paid) if paid < got else None, _blank(text, match.span()) if paid < got else text
-    pieces = int(match["pieces"])
+    pieces = int(match["pieces"] or match["of"] or match["set"])
     if not 2 <= pieces <= 12:
         return None, None, text
     return (pieces, match.end()), None, _blank(text, match.span())
@@ -332,7 +403,10 @@ def _amount(match: re.Match[str], ways: Habits) -> Amount | None:
     inner = re.fullmatch(r"(\d+)\s?(€|£|\$|kr)\s?(\d{2})", number)
     if inner:
         number, before = f"{inner[1]}.{inner[3]}", before or inner[2]
-    dashed = number.rstrip().endswith("-")
+    cents_only = re.fullmatch(r"-\s?[.,]\s?(\d{2})", number)
+    if cents_only:
+        number = f"0.{cents_only[1]}"
+    dashed = whole_only = bool(re.search(r"[.,:]\s?-{1,2}$|--$", number))
     number = re.sub("(?<=[.,:]) ", "", number.rstrip(" .,:-"))
     grouped = re.fullmatch(r"(\d{1,3}(?:([.,' ])\d{3})+)(?:[.,:](\d{2}))?", number)
     if grouped and grouped[2]:
@@ -342,6 +416,7 @@ def _amount(match: re.Match[str], ways: Habits) -> Amount | None:
         if separator == " " and not (grouped[3] or signed):
             return None
         whole, cents = re.sub(r"\D", "", grouped[1]), grouped[3] or ""
+        whole_only = whole_only or not cents
     else:
         whole, _, cents = re.sub("[.,:]", ".", number).partition(".")
         if len(cents) > 2:
@@ -357,7 +432,18 @@ def _amount(match: re.Match[str], ways: Habits) -> Amount | None:
         return Amount(value, sign, 2, True, match.span())
     if dashed and sign is None and number != match["number"] and ":" in match["number"]:
         sign = "kr"
-    return Amount(value, sign, len(cents), len(cents) == 2 or dashed or bool(after), match.span())
+    return Amount(
+        value,
+        sign,
+        len(cents),
+        len(cents) == 2 or dashed or bool(after),
+        match.span(),
+        round=whole_only,
+        perhaps_time=bool(_PERHAPS_TIME.fullmatch(number)),
+    )
+
+
+_PERHAPS_TIME = re.compile(r"(?:[01]?\d|2[0-4])[.:][0-5]\d|(?:[0-2]?\d|3[01])\.(?:0\d|1[0-2])")
 
 
 def _with_part(amount: Amount, all_amounts: list[Amount], parts: list[tuple[Span, Part]]) -> Amount:
@@ -393,6 +479,12 @@ def _label(text: str, parts: list[tuple[Span, Part]]) -> Part | None:
         return None
     strong: list[Part] = [part for _, part in parts if part is not Part.NOW]
     return (strong or [part for _, part in parts])[-1]
+
+
+def _is_per_unit(folded: str) -> bool:
+    """€/kg, 元/500g, /kg: what stands beside it is no price of a piece."""
+    match = _words().per_unit.fullmatch(folded.strip())
+    return match is not None and _words().units[match["unit"]][1] not in {"piece", "wash", "dose"}
 
 
 def sign_of(folded: str) -> str | None:

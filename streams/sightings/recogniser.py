@@ -22,7 +22,7 @@ from schemas.ids import MerchantId
 from schemas.recognition import Candidate, Code, Intent, PriceTag
 from streams.core.database import is_unavailable
 from streams.core.telemetry import metrics
-from streams.sightings import codes, places, price_tags, service
+from streams.sightings import codes, places, price_places, price_tags, service
 from streams.sightings.catalogues import NONE, Product, Snapshot
 from streams.sightings.service import Frame, Match, Result, Seen
 from streams.sightings.triton import Answered, Codes, Failed, Late, Matches, Models, Text, Unreadable
@@ -303,12 +303,17 @@ def _look(asking: _Asking, tasks: Mapping[str, "asyncio.Task[Any]"], tell: Calla
 
 
 def _price_tag(text: Text, seen: Seen, region: str | None) -> PriceTag | None:
-    """The tag that is nearest to the product in view; None where none can be read surely."""
-    near = [corner for code in seen.codes if code.gtin for corner in code.corners]
-    if not near and seen.matches and seen.matches[0].outline:
-        near = list(seen.matches[0].outline)
+    """The tag of the product in view, or the one in the middle where no product is seen; None where none can be read surely."""
+    by_code = [code.corners for code in seen.codes if code.gtin]
+    # What is not even worth a question lies anywhere.
+    likely = [one.candidate.outline for one in service.rank(seen.matches, seen.matcher)[:1] if one.acts or one.asks]
+    outlines = by_code or [outline for outline in likely if outline]
+    near = [corner for outline in outlines for corner in outline]
     tag = price_tags.read(text.lines, size=(text.width, text.height), region=region, near=near)
-    return tag if isinstance(tag, PriceTag) else None
+    if not isinstance(tag, PriceTag):
+        return None
+    is_its = not outlines or any(price_places.belongs(tag.corners, outline, code=bool(by_code)) for outline in outlines)
+    return tag if is_its else None
 
 
 def _matches(matching: _Matching) -> tuple[Match, ...]:

@@ -21,10 +21,12 @@ from .options import Deadline
 
 Picture = NDArray[numpy.uint8]
 Corners = NDArray[numpy.float32]
+Mark = tuple[int, int, int, int]
 
 _FOR_FINDING = 0.6  # of the time that is left
 _LINE_HEIGHT = 48  # of the recogniser's input, in pixels
 _COLUMNS_STEP = 16
+_FOR_MARKS = 96  # the height of a line, in pixels, in which single digits are looked at
 _COLUMNS = (48, 1280)
 _DETECTOR = "PP-OCRv6_det_small.onnx"
 _RECOGNISER = "PP-OCRv6_rec_small.onnx"
@@ -107,11 +109,14 @@ class Reader:
             picture = numpy.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=numpy.uint8)
         boxes = sorted(self.find(picture, self._side(picture, deadline.left_ms())), key=_height, reverse=True)
         lines: list[Line] = []
+        alone: list[Line] = []
         for corners in boxes[: self._limits.lines]:
             if deadline.passed():
                 break
-            lines += self._lines(picture, corners)
-        for cents in [line for line in lines if _CENTS.fullmatch(line.text)]:
+            read = self._lines(picture, corners)
+            lines += read
+            alone += [line for line in read if len(read) == 1 and _CENTS.fullmatch(line.text)]
+        for cents in alone:
             if not deadline.passed():
                 lines = self._with_whole(picture, cents, lines)
         least = self._limits.least_confidence
@@ -192,22 +197,61 @@ class Reader:
 def raised_digits(line: Picture, text: str) -> tuple[float, float] | None:
     """Of a straightened line, where its last two digits begin and where they end below, as parts of its width and height, if they
     are printed smaller and higher than the digits before them: so many shops print cents, and read as one number they would be a
-    hundred times the price."""
+    hundred times the price. None, too, where other digits than those that were read seem to be there, or a part of one."""
     if not _RUN_TOGETHER.fullmatch(text):
         return None
+    line = _enlarged(line)
     height, width = line.shape[:2]
-    marks = [mark for mark in _marks(line) if mark[3] > 0.2 * height]
-    digits = sum(character.isdigit() for character in text)
-    if len(marks) < digits:
-        return None
-    *whole, first, last = marks[-digits:]
-    top, bottom = min(y for _, y, _, _ in whole), float(numpy.median([y + h for _, y, _, h in whole]))
-    tall = bottom - top
-    # The first of the two may touch a sign that stands below it.
-    if not (last[3] < 0.75 * tall and last[1] + last[3] < bottom - 0.2 * tall and last[1] < top + 0.3 * tall):
-        return None
-    end_of_whole = max(x + w for x, _, w, _ in whole)
-    return (end_of_whole + first[0]) / 2 / width, min(1.0, (last[1] + last[3] + top) / height)
+    marks = [mark for mark in _marks(line) if mark[3] > 0.2 * height and not _in_right_corner(mark, height, width)]
+    before = sum(character.isdigit() for character in text) - 2
+    # In a small picture digits touch each other, the smaller ones first.
+    for apart in (2, 1):
+        larger, cents = marks[:-apart], marks[-apart:]
+        tallest = max((h for _, _, _, h in larger), default=0)
+        tall = [mark for mark in larger if mark[3] > 0.7 * tallest]
+        whole = tall[-before:]
+        if not whole or len(tall) > before + (not text[0].isdigit()):
+            continue
+        last = cents[-1]
+        _, top, _, size = whole[-1]
+        wide = sum(w for _, _, w, _ in whole) / (before * size)
+        if apart == 1 and not 0.9 < last[2] / last[3] < 2.6:
+            continue
+        if len(whole) < before and not any(w > 0.8 * size for _, _, w, _ in whole):
+            continue
+        if (apart == 1 or len(whole) < before) and not 0.35 < wide < (1.25 if before > 1 else 1.0):
+            continue
+        # The first of the two may touch a sign that stands below it, and be as high as the whole. But where the last one is two
+        # that touch each other, it is a digit of the whole that was not read.
+        if apart == 2 and last[2] > 0.9 * last[3] and abs(cents[0][3] - size) < 0.12 * size:
+            continue
+        cut_off = whole[0][0] <= 1 or any(_is_part_of_digit(mark, whole[0]) for mark in larger if mark not in whole)
+        if cut_off and text[0].isdigit():
+            continue
+        if last[3] < 0.75 * size and last[1] + last[3] < top + 0.8 * size and last[1] < top + 0.3 * size:
+            end_of_whole = max(x + w for x, _, w, _ in whole)
+            return (end_of_whole + cents[0][0]) / 2 / width, min(1.0, (last[1] + last[3] + 0.3 * top) / height)
+    return None
+
+
+def _in_right_corner(mark: Mark, height: int, width: int) -> bool:
+    """As the tag's edge is, or what hangs beside it."""
+    x, y, w, h = mark
+    return x + w >= width - 1 and (y < 0.1 * height or y + h > 0.9 * height)
+
+
+def _is_part_of_digit(mark: Mark, first: Mark) -> bool:
+    """Whether it stands before the first digit like what is seen of another one that a hand covers."""
+    x, y, w, h = mark
+    return 0 <= first[0] - (x + w) + 2 < 0.5 * first[3] and y < first[1] + 0.4 * first[3] and h > 0.25 * first[3]
+
+
+def _enlarged(line: Picture) -> Picture:
+    """So large that small digits come apart."""
+    scale = _FOR_MARKS / line.shape[0]
+    if scale <= 1:
+        return line
+    return numpy.asarray(cv2.resize(line, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), dtype=numpy.uint8)
 
 
 def large_digits_before(picture: Picture, cents: Corners) -> Corners | None:
@@ -240,7 +284,7 @@ def large_digits_before(picture: Picture, cents: Corners) -> Corners | None:
     return part(looked_at, (left / columns, (top - margin) / rows, right / columns, (bottom + margin) / rows))
 
 
-def _marks(line: Picture) -> list[tuple[int, int, int, int]]:
+def _marks(line: Picture) -> list[Mark]:
     """Connected ink, dark or light, from left to right: left, top, width, height. Specks and the tag's border are left out."""
     grey = cv2.GaussianBlur(cv2.cvtColor(line, cv2.COLOR_BGR2GRAY), (3, 3), 0)
     _, ink = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)

@@ -1,8 +1,10 @@
 """Price tags by their lines: each tag is lines of text with a left edge, a top and a height, in a frame of 640×480."""
 
+import json
 import re
 import unicodedata
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.money import Money
-from schemas.recognition import Condition, Measure, PriceTag
+from schemas.recognition import Condition, Measure, Point, PriceTag
 from streams.sightings import price_tags, thresholds
+from streams.sightings.price_places import belongs
 from streams.sightings.price_tags import Abstention, Reason
-from streams.sightings.triton import Line
+from streams.sightings.triton import Line, Text
 
 SIZE = (640, 480)
 At = tuple[str, float, float, float]
@@ -48,7 +51,9 @@ def reason(region: str | None, *rows: At, **more: Any) -> Reason:
         ("DE", "1,99", "1.99 EUR"),
         ("DE", "0,79 €*", "0.79 EUR"),
         ("DE", "1.299,00 €", "1299.00 EUR"),
-        ("DE", "-,99 €", None),
+        ("DE", "-,99 €", "0.99 EUR"),
+        ("DE", "–,79", "0.79 EUR"),
+        ("CH", "-.95", "0.95 CHF"),
         ("DE", "5.-", "5.00 EUR"),
         ("DE", "2,4 €", None),
         ("DE", "1,799 €", None),
@@ -61,6 +66,8 @@ def reason(region: str | None, *rows: At, **more: Any) -> Reason:
         ("SE", "19:-", "19 SEK"),
         ("SE", "1 299:-", "1299 SEK"),
         ("SE", "139 kr", "139 SEK"),
+        ("SE", "2895 kr", None),
+        ("SE", "1 295 kr", "1295 SEK"),
         ("NO", "29,90 kr", "29.90 NOK"),
         ("DE", "19:90", None),
         ("CN", "¥12.80", "12.80 CNY"),
@@ -79,6 +86,9 @@ def reason(region: str | None, *rows: At, **more: Any) -> Reason:
         ("US", "$1,299.00", "1299.00 USD"),
         ("CA", "$2.49", "2.49 CAD"),
         ("US", "$2⁴⁹", "2.49 USD"),
+        ("US", "$1,299", "1299 USD"),
+        ("IN", "₹45", "45 INR"),
+        ("PL", "4,99 zł", "4.99 PLN"),
         (None, "1,99 €", "1.99 EUR"),
         (None, "£1.20", "1.20 GBP"),
         (None, "198円", "198 JPY"),
@@ -100,6 +110,98 @@ def test_a_price_is_read_as_its_region_writes_it(region: str | None, text: str, 
         amount, currency = price.split()
         assert isinstance(answer, PriceTag), answer
         assert answer.price == Money.from_major(amount, currency)
+
+
+@pytest.mark.parametrize(
+    ("region", "text"),
+    [
+        *[(region, "995") for region in ("SE", "NO", "DK", "CZ", "CN", "HK", "JP", "DE", "US")],
+        ("SE", "2895"),
+        ("SE", "82"),
+        ("JP", "301"),
+        ("SE", '31"s'),
+        ("SE", "27'"),
+        ("SE", "30-"),
+        ("DE", "1.299"),
+        ("JP", "1,280"),
+        ("DE", "23.11.2026"),
+        ("DE", "23.11.26"),
+        ("DE", "23.11."),
+        ("GB", "23/11/26"),
+        ("SE", "2026-11-23"),
+        ("CN", "2026年11月23日"),
+        ("DE", "Mo-Sa 9.00 - 20.00 Uhr"),
+        ("DE", "9.00 - 20.00"),
+        ("GB", "9.00am"),
+        ("DE", "14.30"),
+        ("SE", "17.10"),
+        ("DE", "1,99 - 2,49 €"),
+        ("DE", "-1,00 €"),
+        ("GB", "-£1.00"),
+        ("GB", "£1.00 OFF"),
+        ("DE", "Sofort-Rabatt 1,00 €"),
+        ("DE", "+2,50"),
+        ("DE", "24 x 19,99 €"),
+        ("DE", "19,99 €/Monat"),
+        ("DE", "19,99 € mtl."),
+        ("GB", "£19.99 per month"),
+        ("SE", "199,00 kr/mån"),
+        ("DE", "15111=0.99"),
+        ("DE", "ab 19,99 €"),
+        ("GB", "from £1.99"),
+        ("FR", "à partir de 1,99 €"),
+        ("SE", "från 199,90 kr"),
+        ("CN", "¥199.00起"),
+        ("DE", "ab 2 Stück je 1,49 €"),
+    ],
+)
+def test_what_is_not_surely_the_price_of_one_is_not_told(region: str, text: str) -> None:
+    assert isinstance(read(region, (text, 60, 200, 40)), Abstention)
+
+
+def test_a_unit_price_makes_a_number_alone_a_price() -> None:
+    assert tag("SE", ("500 g", 100, 100, 25), ("29", 200, 170, 90), ("Jmf-pris 58:00/kg", 100, 330, 25)).price.minor == 2900
+
+
+def test_a_sign_beside_a_number_makes_it_a_price() -> None:
+    assert tag("JP", ("198", 200, 170, 90), ("円", 345, 200, 50)).price == Money.of(198, "JPY")
+    assert isinstance(read("JP", ("198", 200, 170, 90), ("円", 500, 400, 50)), Abstention)
+
+
+def test_a_number_with_room_for_cents_that_were_not_read_is_no_price() -> None:
+    sign, wide = line("kr", 340, 220, 30), box(200, 170, 335, 240)
+    unread = Line(text="29", confidence=0.99, corners=wide)
+    assert isinstance(price_tags.read([unread, sign], size=SIZE, region="SE"), Abstention)
+    assert tag("SE", ("29", 200, 170, 70), ("kr", 275, 200, 40)).price == Money.of(2900, "SEK")
+
+
+def test_beside_a_price_of_a_weight_stands_no_price() -> None:
+    assert isinstance(read("CN", ("3.98", 100, 200, 80), ("元/500g", 100, 300, 60)), Abstention)
+
+
+@pytest.mark.parametrize(
+    "text", ["gültig bis 24.12.2026", "Mo-Sa 9.00 - 20.00 Uhr", "-0,50 €", "RABATT", "oder 24 x 41,63 €", "+ 0,25 € Pfand"]
+)
+def test_what_else_is_written_leaves_a_price_as_it_is(text: str) -> None:
+    seen = tag("DE", ("1,99 €", 100, 150, 100), (text, 100, 300, 40))
+    assert (seen.price, seen.was, seen.conditions) == (Money.of(199, "EUR"), None, ())
+
+
+def test_small_print_below_a_number_that_was_not_understood_is_not_the_price() -> None:
+    assert isinstance(read("SE", ("1095", 100, 150, 60), ("36,50", 100, 230, 40)), Abstention)
+
+
+def test_crowns_with_an_unusual_ending_were_misread() -> None:
+    assert reason("SE", ("18", 220, 150, 160), ("96", 395, 155, 80)) is Reason.DOUBTFUL
+
+
+def test_words_below_a_price_make_it_one_of_many() -> None:
+    assert reason("DE", ("19,99 €", 60, 200, 90), ("im Monat, 24 Monate", 60, 310, 40)) is Reason.NO_PRICE
+    assert tag("DE", ("19,99 €", 60, 200, 90), ("24 Monate Garantie", 60, 310, 40)).price == Money.of(1999, "EUR")
+
+
+def test_cents_with_a_sign_before_them() -> None:
+    assert tag("FR", ("3", 220, 150, 160), ("€99", 310, 155, 75)).price == Money.of(399, "EUR")
 
 
 @pytest.mark.parametrize("share", ["100%", "100 %", "12.5 % vol.", "3,5% Fett"])
@@ -204,6 +306,25 @@ def test_what_does_not_agree_with_its_unit_price_is_not_told() -> None:
         ("FR", (("2 pour 3,20 €", 60, 110, 60), ("l'unité", 60, 300, 30), ("2,00 €", 250, 280, 70)), 200, None, ({"2": 320},)),
         ("DE", (("3 für 2", 60, 100, 60), ("1,99 €", 250, 200, 90)), 199, None, ({"3": 398},)),
         ("CN", (("会员价 ¥9.9", 60, 100, 60), ("原价 ¥12.8", 60, 250, 30)), 1280, None, ({"members": 990},)),
+        ("DK", (("Før 69,95", 60, 140, 30), ("49,95", 250, 200, 90)), 4995, 6995, ()),
+        ("IT", (("anziché 6,99 €", 60, 140, 30), ("4,99 €", 250, 200, 90)), 499, 699, ()),
+        ("PL", (("Cena regularna 6,99", 60, 140, 30), ("4,99 zł", 250, 200, 90)), 499, 699, ()),
+        ("NL", (("van 6,99", 60, 140, 30), ("voor 4,99", 60, 200, 90)), 499, 699, ()),
+        ("DK", (("2 stk. 18,-", 60, 110, 70), ("10,95", 60, 300, 60)), 1095, None, ({"2": 1800},)),
+        ("NL", (("2 voor 3,00", 60, 110, 70), ("1,99", 60, 300, 60)), 199, None, ({"2": 300},)),
+        ("IT", (("2 per 3 €", 60, 110, 70), ("1,99 €", 60, 300, 60)), 199, None, ({"2": 300},)),
+        ("FR", (("les 2 : 3 €", 60, 110, 70), ("1,99 €", 60, 300, 60)), 199, None, ({"2": 300},)),
+        ("FR", (("lot de 2 : 3 €", 60, 110, 70), ("1,99 €", 60, 300, 60)), 199, None, ({"2": 300},)),
+        ("SE", (("Ta 3 betala för 2", 60, 110, 40), ("27,90", 60, 200, 90)), 2790, None, ({"3": 5580},)),
+        ("GB", (("Buy 1 get 1 free", 60, 110, 40), ("£1.99", 60, 200, 90)), 199, None, ({"2": 199},)),
+        ("GB", (("2nd half price", 60, 110, 40), ("£2.00", 60, 200, 90)), 200, None, ({"2": 300},)),
+        ("GB", (("2nd half price", 60, 110, 40), ("£1.99", 60, 200, 90)), 199, None, ()),
+        ("CN", (("买一送一", 60, 110, 40), ("¥9.90", 60, 200, 90)), 990, None, ({"2": 990},)),
+        ("CN", (("第二件半价", 60, 110, 40), ("¥9.90", 60, 200, 90)), 990, None, ({"2": 1485},)),
+        ("ES", (("2ª unidad -70%", 60, 110, 40), ("2,00 €", 60, 200, 90)), 200, None, ({"2": 260},)),
+        ("DE", (("-50 % auf das 2. Produkt", 60, 110, 30), ("2,00 €", 60, 200, 90)), 200, None, ({"2": 300},)),
+        ("DE", (("bis zu -50 %", 60, 110, 40), ("1,99 €", 60, 200, 90)), 199, None, ()),
+        ("GB", (("max 3 per customer", 60, 400, 30), ("£1.99", 60, 200, 90)), 199, None, ()),
         ("DE", (("1,99 €", 250, 200, 90), ("zzgl. Pfand 0,25 €", 60, 320, 25)), 199, None, ()),
         ("JP", (("198円", 100, 100, 90), ("税込 213円", 300, 220, 60)), 213, None, ()),
     ],
@@ -276,6 +397,75 @@ def test_an_uncertain_digit_lowers_the_confidence() -> None:
     assert isinstance(unsure, Abstention)
     assert unsure.reason is Reason.DOUBTFUL
     assert unsure.confidence < thresholds.shipped().price_tag.least_confidence <= sure.confidence
+
+
+def test_two_prices_on_one_line_are_told_from_each_other() -> None:
+    row = ("1,99 €     2,49 €", 60, 200, 60)
+    assert reason("DE", row) is Reason.SEVERAL_TAGS
+    assert tag("DE", row, near=((60, 100), (100, 100), (100, 190), (60, 190))).price == Money.of(199, "EUR")
+
+
+PHOTOGRAPHS = json.loads((Path(__file__).parents[2] / "data" / "grocery" / "price_tag_lines.json").read_text(encoding="utf-8"))
+"""What `ocr` reads in photographs of the Grocery Store dataset (Klasson et al. 2019, see LICENSE beside the file): Swedish
+shelves, 348×348 pixels. `price`: what the tag that is nearest to the middle says, null where none can be read. `product`: left,
+top, right and bottom of the product in front; `its_tag`: whether the price is its own, or that of other goods on the shelf."""
+
+
+def _ids(photographs: list[Any]) -> list[str]:
+    return [Path(each["photo"]).stem for each in photographs]
+
+
+@pytest.mark.parametrize("photograph", PHOTOGRAPHS, ids=_ids(PHOTOGRAPHS))
+def test_photographs_of_shelves(photograph: Any) -> None:
+    text = Text.model_validate(photograph)
+    answer = price_tags.read(text.lines, size=(text.width, text.height), region="SE")
+    told = str(answer.price.major) if isinstance(answer, PriceTag) else None
+    assert told == photograph["price"]
+
+
+WITH_PRODUCT = [each for each in PHOTOGRAPHS if "product" in each]
+
+
+@pytest.mark.parametrize("photograph", WITH_PRODUCT, ids=_ids(WITH_PRODUCT))
+def test_a_tag_belongs_to_the_goods_above_it(photograph: Any) -> None:
+    text = Text.model_validate(photograph)
+    answer = price_tags.read(text.lines, size=(text.width, text.height), region="SE")
+    assert isinstance(answer, PriceTag)
+    assert belongs(answer.corners, box(*photograph["product"])) is photograph["its_tag"]
+
+
+def box(left: float, top: float, right: float, bottom: float) -> tuple[Point, Point, Point, Point]:
+    return (left, top), (right, top), (right, bottom), (left, bottom)
+
+
+PRODUCT = box(100, 100, 200, 300)
+
+
+@pytest.mark.parametrize(
+    ("tag_box", "its"),
+    [
+        (box(110, 310, 190, 340), True),
+        (box(40, 310, 180, 340), True),
+        (box(110, 430, 190, 460), True),
+        (box(120, 240, 180, 260), True),
+        (box(110, 460, 190, 490), False),
+        (box(110, 50, 190, 90), False),
+        (box(120, 110, 180, 130), False),
+        (box(210, 310, 290, 340), False),
+        (box(20, 310, 100, 340), False),
+        (box(210, 200, 290, 230), False),
+    ],
+)
+def test_a_tag_is_a_products_below_it_and_not_far(tag_box: tuple[Point, ...], its: bool) -> None:
+    assert belongs(tag_box, PRODUCT) is its
+
+
+def test_a_tag_is_a_codes_where_both_are_on_one_label() -> None:
+    code = box(100, 100, 180, 140)
+    assert belongs(box(200, 90, 300, 140), code, code=True)
+    assert belongs(box(100, 150, 180, 190), code, code=True)
+    assert not belongs(box(300, 90, 400, 140), code, code=True)
+    assert not belongs(box(100, 230, 180, 260), code, code=True)
 
 
 _PRICED = st.from_regex(r"[€£$¥￥]?[0-9]{1,4}[.,: ]?[0-9]{0,3}( ?(€|kr|元|円|p|¢|:-|/kg|g|ml|%))?", fullmatch=True)

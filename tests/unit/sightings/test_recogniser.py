@@ -11,12 +11,13 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from schemas.ids import MerchantId
-from schemas.recognition import Evidence, Intent, Recognition, Unclear, UnclearReason, Undecided
+from schemas.money import Money
+from schemas.recognition import Evidence, Intent, PayeesSeen, Recognition, Unclear, UnclearReason, Undecided
 from streams.sightings import recogniser
 from streams.sightings.catalogues import Product, Snapshot
 from streams.sightings.codes import Read
 from streams.sightings.recogniser import Look, Recogniser
-from streams.sightings.service import Frame
+from streams.sightings.service import Corners, Frame
 from streams.sightings.thresholds import Calibration, shipped
 from streams.sightings.triton import Answered, Codes, Failed, Late, Line, Matched, Matches, Quality, Text, Unreadable
 
@@ -261,12 +262,34 @@ async def test_a_calibration_of_other_weights_scores_is_never_acted_upon() -> No
     assert isinstance((await look(StandIn(says=says, scorer=shipped().matcher))).result, Recognition)
 
 
-async def test_the_price_tag_beside_a_code() -> None:
-    corners = ((100.0, 300.0), (300.0, 300.0), (300.0, 380.0), (100.0, 380.0))
-    tag = Text(width=640, height=480, lines=(Line(text="1,99 €", confidence=0.99, corners=corners),))
-    answer = (await look(StandIn(says={"codes": (read(MILK),), "ocr": tag}), Intent.PRICE)).result
-    assert isinstance(answer, Recognition)
-    assert answer.price_tag is not None and str(answer.price_tag.price) == "1.99 EUR"
+def box(left: float, top: float, right: float, bottom: float) -> Corners:
+    return ((left, top), (right, top), (right, bottom), (left, bottom))
+
+
+BESIDE, ELSEWHERE = box(100, 300, 220, 350), box(500, 20, 620, 70)
+CODE = read(MILK).model_copy(update={"corners": box(100, 200, 260, 260)})
+PACKET = matched("milk").model_copy(update={"outline": box(60, 40, 300, 280)})
+NOTHING = matched("milk", score=-9.0).model_copy(update={"outline": box(560, 400, 600, 460)})
+
+
+@pytest.mark.parametrize(
+    ("in_view", "tag", "told"),
+    [
+        ({"codes": (CODE,)}, BESIDE, True),
+        ({"codes": (CODE,)}, ELSEWHERE, False),
+        ({"match": (PACKET,)}, BESIDE, True),
+        ({"match": (PACKET,)}, ELSEWHERE, False),
+        ({"match": (NOTHING,)}, BESIDE, True),
+        ({}, ELSEWHERE, True),
+    ],
+)
+async def test_a_price_tag_is_that_of_the_product_beside_it_or_of_nothing_in_view(
+    in_view: dict[str, Any], tag: Corners, told: bool
+) -> None:
+    lines = (Line(text="1,99 €", confidence=0.99, corners=tag),)
+    found = await look(StandIn(says={**in_view, "ocr": Text(width=640, height=480, lines=lines)}), Intent.PRICE)
+    price = found.result.price_tag.price if not isinstance(found.result, PayeesSeen) and found.result.price_tag else None
+    assert price == (Money.of(199, "EUR") if told else None)
 
 
 async def test_milliseconds_are_told_of_each_that_was_asked() -> None:

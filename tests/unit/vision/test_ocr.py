@@ -34,6 +34,43 @@ def test_raised_digits_are_told_from_the_whole_before_them(light: bool) -> None:
     assert 105 < bottom * 200 < 160
 
 
+def test_a_sign_may_touch_the_small_digits() -> None:
+    line = written(("33", (20, 160), 4.5), ("1", (200, 160), 4.5), ("99", (265, 105), 2.3))
+    cv2.rectangle(line, (268, 100), (290, 159), (30, 30, 30), -1)  # as high as the whole
+    raised = ocr.raised_digits(line, "33199")
+    assert raised is not None
+    assert 230 < raised[0] * 400 < 270
+
+
+def smaller(picture: ocr.Picture, height: int) -> ocr.Picture:
+    width = round(picture.shape[1] * height / picture.shape[0])
+    return numpy.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), dtype=numpy.uint8)
+
+
+def shelf_tag(height: int = 24) -> ocr.Picture:
+    """34 and a raised 95, as a shelf's tag is seen from two steps away: the small digits run into each other."""
+    return smaller(written(("3", (30, 150), 4.5), ("4", (125, 150), 4.5), ("95", (230, 100), 2.2)), height)
+
+
+@pytest.mark.parametrize("height", [20, 24, 32, 60])
+def test_raised_digits_are_seen_in_a_small_picture(height: int) -> None:
+    raised = ocr.raised_digits(shelf_tag(height), "3495")
+    assert raised is not None
+    assert 205 < raised[0] * 400 < 240
+
+
+@pytest.mark.parametrize("text", ["345", "34950", "395"])
+def test_where_a_digit_was_not_read_no_digits_are_raised(text: str) -> None:
+    assert ocr.raised_digits(shelf_tag(), text) is None
+
+
+@pytest.mark.parametrize("columns", [28, 40])
+def test_what_a_hand_covers_of_a_number_makes_it_no_number(columns: int) -> None:
+    covered = shelf_tag(96)
+    covered[:, :columns] = covered[0, 0]  # of the 3, which reaches to 54
+    assert ocr.raised_digits(covered, "495") is None
+
+
 @pytest.mark.parametrize("text", ["149", "1490"])
 def test_digits_of_one_height_are_one_number(text: str) -> None:
     assert ocr.raised_digits(written((text, (20, 150), 3.5)), text) is None
