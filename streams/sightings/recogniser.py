@@ -5,8 +5,8 @@ Three things keep an answer quick without making it worse:
 
 - A frame with a code has its product within milliseconds. `match` therefore starts a moment later than the rest, and is not
   waited for where the code's product is in no catalogue with pictures: then nothing could contradict it.
-- Once one product's code is read, the others have a share of what time is left: `match` because it could contradict, `ocr` for a
-  tag beside it. A frame that has waited long already waits the less for them.
+- Once one product's code is read, the others have a share of what time is left: `match` a large one, because it could contradict,
+  `ocr` a small one, for a tag beside it. Text takes longest, and where many look, others would get no answer.
 - `codes` searches on for codes that cannot be seen at once, but not all the time there is: the next frame waits behind.
 """
 
@@ -42,8 +42,8 @@ _HEAD_START_S = 0.02  # of codes before match: nearly all codes that are read at
 _SEARCH = 0.4  # of the time there is, for codes that cannot be seen at once
 _SAID_AGAIN_S = 60.0
 _FINDING_S = 0.1  # in the database, what was read or matched; usually a few milliseconds
-# Of the time left when one product's code was read, for which the others are waited for.
-_GRACE: Mapping[Intent, float] = {Intent.IDENTIFY: 0.5, Intent.PRICE: 0.5, Intent.PAY: 0.0, Intent.READ: 0.7}
+# Of the time left when one product's code was read, for which the others are waited for; for a tag at least so many seconds.
+_FOR_A_CONTRADICTION, _FOR_TEXT, _FOR_A_TAG, _FOR_A_TAG_S = 0.5, 0.7, 0.25, 0.4
 _LEGIBLE = 0.8  # a line's confidence
 _LEGIBLE_CHARACTERS = 3
 
@@ -153,8 +153,7 @@ class Recogniser:
             await asyncio.wait([reading], timeout=asking.left())
             if _needs_no_picture(reading) and (needless := tasks.pop("match", None)):
                 needless.cancel()
-            if beside := [task for task in tasks.values() if task is not reading]:
-                await asyncio.wait(beside, timeout=asking.left() * _grace(what.intent, reading))
+            await _wait_for_others(asking, tasks, reading)
         finally:
             for task in everyone:
                 task.cancel()
@@ -252,13 +251,28 @@ def _needs_no_picture(reading: "asyncio.Task[Answered[_Meanings]]") -> bool:
     return not reading.result().result.contradictable
 
 
-def _grace(intent: Intent, reading: "asyncio.Task[Answered[_Meanings]]") -> float:
-    """The share of the time left for which the others are waited for when codes has answered, or is late."""
+async def _wait_for_others(
+    asking: _Asking, tasks: Mapping[str, "asyncio.Task[Any]"], reading: "asyncio.Task[Answered[_Meanings]]"
+) -> None:
+    """When codes has answered, or is late: for each as long as it is worth."""
+    left = asking.left()
+    until = {name: asking.ends - left + _worth(name, asking.what.intent, left, reading) for name in tasks}
+    for name in sorted(tasks, key=until.__getitem__):
+        if tasks[name] is not reading:
+            await asyncio.wait([tasks[name]], timeout=max(until[name] - perf_counter(), 0.0))
+
+
+def _worth(model: str, intent: Intent, left: float, reading: "asyncio.Task[Answered[_Meanings]]") -> float:
+    """Seconds."""
     if not reading.done() or reading.cancelled():
-        return 1.0
+        return left
     if (error := reading.exception()) is not None:
-        return 0.0 if isinstance(error, Unreadable) else 1.0
-    return _GRACE[intent] if len(reading.result().result.gtins) == 1 else 1.0
+        return 0.0 if isinstance(error, Unreadable) else left
+    if len(reading.result().result.gtins) != 1:
+        return left
+    if model == "match":
+        return _FOR_A_CONTRADICTION * left
+    return _FOR_TEXT * left if intent is Intent.READ else min(left, max(_FOR_A_TAG * left, _FOR_A_TAG_S))
 
 
 def _look(asking: _Asking, tasks: Mapping[str, "asyncio.Task[Any]"], tell: Callable[[str], None]) -> Look:

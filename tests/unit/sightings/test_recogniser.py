@@ -183,7 +183,7 @@ async def test_nor_waited_for_where_it_had_begun() -> None:
 
 
 async def test_a_code_that_a_catalogue_knows_waits_a_little_for_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(recogniser._GRACE, Intent.IDENTIFY, 1.0)  # type: ignore[index]
+    monkeypatch.setattr(recogniser, "_FOR_A_CONTRADICTION", 1.0)
     agrees = StandIn(says={"codes": (read(MILK),), "match": (matched("milk"),)}, after={"match": 0.05})
     answer = (await look(agrees, time_s=5.0)).result
     assert isinstance(answer, Recognition) and answer.evidence is Evidence.CODE_AND_PICTURE
@@ -199,6 +199,13 @@ async def test_and_not_longer_than_that() -> None:
     assert perf_counter() - began < 3.5
     assert isinstance(answer, Recognition) and answer.evidence is Evidence.CODE
     assert answer.late_models == ("match",) and models.given_up == ["match"], "what is not waited for is cancelled"
+
+
+async def test_a_tag_beside_a_code_is_waited_for_less_than_a_picture_that_could_contradict_it() -> None:
+    models = StandIn(says={"codes": (read(MILK),), "match": (matched("juice"),)}, after={"ocr": 4.0, "match": 1.6})
+    answer = (await look(models, Intent.PRICE, time_s=5.0)).result
+    assert isinstance(answer, Undecided) and answer.reason == "code_and_picture_differ"
+    assert answer.late_models == ("ocr",) and models.given_up == ["ocr"]
 
 
 async def test_a_picture_alone_is_waited_for_to_the_end() -> None:
