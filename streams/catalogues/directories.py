@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -84,16 +84,23 @@ class SnapshotWriter:
 
 
 def damage(
-    root: Path, name: str, models: Models, sha256: str, places: Sequence[Place], *, read_up_to: int | None = None
+    root: Path,
+    name: str,
+    models: Models,
+    sha256: str,
+    pictures: int,
+    known: Collection[Place],
+    *,
+    read_up_to: int | None = None,
 ) -> str | None:
-    """Why a directory is not what was written of `places`, in words that follow its name; None where it is. Features of more than
-    `read_up_to` bytes are measured and not read."""
-    expected = _manifest(models, sha256, places)
-    last = expected["products"][-1] if places else {"offset": 0, "length": 0}
-    size = last["offset"] + last["length"]
+    """Why a directory is not what was written, in words that follow its name; None where it is. It was written of so many
+    `pictures`, all of them among those `known` now: of others features may have come since. Features of more than `read_up_to`
+    bytes are measured and not read."""
     try:
-        if json.loads((root / name / "manifest.json").read_bytes()) != expected:
+        places = _places(json.loads((root / name / "manifest.json").read_bytes()), models, sha256)
+        if places is None or len(places) != pictures or not set(known).issuperset(places):
             return "has another manifest than was written"
+        size = _end(places)
         with (root / name / "features.bin").open("rb") as file:
             if (found := os.fstat(file.fileno()).st_size) != size:
                 return f"has {found} bytes of features instead of {size}"
@@ -108,14 +115,45 @@ def damage(
     return None
 
 
+def listed(root: Path, name: str, models: Models, sha256: str) -> frozenset[Place] | None:
+    """What a directory was written of, by its own manifest; None where that cannot tell."""
+    try:
+        places = _places(json.loads((root / name / "manifest.json").read_bytes()), models, sha256)
+    except (OSError, ValueError):
+        return None
+    return None if places is None else frozenset(places)
+
+
+def _places(manifest: Any, models: Models, sha256: str) -> list[Place] | None:
+    """None where this is not the manifest of such a directory."""
+    try:
+        places = [Place(each["product_id"], each["picture"], each["length"]) for each in manifest["products"]]
+        return places if manifest == _manifest(models, sha256, places) else None
+    except (TypeError, KeyError):
+        return None
+
+
 def _manifest(models: Models, sha256: str, places: Sequence[Place]) -> dict[str, Any]:
     products: list[dict[str, Any]] = []
+    for place, offset in zip(places, _offsets(places), strict=True):
+        products.append({"product_id": place.product_id, "picture": place.picture, "offset": offset, "length": place.length})
+    return {"format": 1, "matcher": models.matcher, "embedder": models.embedder, "sha256": sha256, "products": products}
+
+
+def _offsets(places: Iterable[Place]) -> Iterator[int]:
     end = 0
     for place in places:
         offset = end + -end % _ALIGNMENT
         end = offset + place.length
-        products.append({"product_id": place.product_id, "picture": place.picture, "offset": offset, "length": place.length})
-    return {"format": 1, "matcher": models.matcher, "embedder": models.embedder, "sha256": sha256, "products": products}
+        yield offset
+
+
+def _end(places: Sequence[Place]) -> int:
+    return [*_offsets(places)][-1] + places[-1].length if places else 0
+
+
+def remove(root: Path, name: str) -> None:
+    shutil.rmtree(root / name, ignore_errors=True)
 
 
 def remove_unused(root: Path, merchant_id: str, used: Collection[str]) -> list[str]:

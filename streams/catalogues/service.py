@@ -8,7 +8,7 @@ opens it. Then one transaction publishes it and switches. Whatever happens befor
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -23,9 +23,9 @@ from connectors.shops.catalogue.importer import CatalogueRow
 from schemas.errors import Misconfigured, Retryable
 from schemas.ids import MerchantId
 from streams.catalogues import pictures, store
-from streams.catalogues.directories import SnapshotWriter, Written, damage, remove_unused
+from streams.catalogues.directories import SnapshotWriter, Written, damage, listed, remove, remove_unused
 from streams.catalogues.pictures import OutOfReach
-from streams.catalogues.store import Draft, Models, Snapshot
+from streams.catalogues.store import Draft, Models, Place, Snapshot
 from streams.core.database import Database
 from streams.core.pictures import UnusablePicture
 from streams.core.settings import require
@@ -144,6 +144,7 @@ class Catalogues:
             async with self._database.transaction() as connection:
                 await store.take_time(connection)
                 snapshot = await _published(connection, draft, written, models, switch=switch)
+                await _move_base(connection, draft, snapshot)
                 unrecognised = await store.count_unrecognised(connection, merchant_id, draft.number, models) if models else 0
             return Imported(snapshot, len(rows), obtained.computed, unrecognised, tuple(obtained.problems))
 
@@ -233,6 +234,9 @@ class Catalogues:
                 return None, None  # pictures there are, but none that anything is recognised by
             may_be_same = base is not None and base.models == models
             is_same = may_be_same and await store.has_same_pictures(connection, draft, models)
+            # Of pictures that its directory lacks features may have come since.
+            recognisable = len(await store.places(connection, draft.merchant_id, draft.number, models)) if is_same else 0
+            is_same = is_same and base is not None and recognisable == base.pictures
         if base and base.name and base.sha256 and is_same and await self._is_whole(base):
             if identified:
                 await require(self.models, "triton_url").open(base.name)
@@ -257,13 +261,16 @@ class Catalogues:
             log.warning("the directory of snapshot %s of %s %s: it is made again", snapshot.number, snapshot.merchant_id, wrong)
         return wrong is None
 
-    async def _write(self, merchant_id: MerchantId, number: int, models: Models) -> Written:
+    async def _write(
+        self, merchant_id: MerchantId, number: int, models: Models, only: Collection[Place] | None = None
+    ) -> Written:
         root = require(self.directory, "catalogue_directory")
         with SnapshotWriter(root, merchant_id, number, models) as writer:
             async with self._database.transaction() as connection:
                 await store.take_time(connection)
                 async for entry in store.entries(connection, merchant_id, number, models):
-                    writer.add(entry)
+                    if only is None or Place(entry.product_id, entry.picture, len(entry.features)) in only:
+                        writer.add(entry)
             return await asyncio.to_thread(writer.finish)
 
     async def _made_ready(self, snapshot: Snapshot) -> str | None:
@@ -278,10 +285,12 @@ class Catalogues:
                 f"Snapshot {snapshot.number} was made by {_in_words(models)}, and Triton runs {_in_words(running)}: import the "
                 "list and its pictures again."
             )
-        require(self.directory, "catalogue_directory")
+        root = require(self.directory, "catalogue_directory")
         if not await self._is_whole(snapshot):
-            written = await self._write(snapshot.merchant_id, snapshot.number, models)
+            only = listed(root, name, models, snapshot.sha256 or "")
+            written = await self._write(snapshot.merchant_id, snapshot.number, models, only)
             if written.sha256 != snapshot.sha256:
+                remove(root, written.name)
                 raise Misconfigured(f"Snapshot {snapshot.number} cannot be made again from the database: import the list again.")
             name = written.name
         await require(self.models, "triton_url").open(name)
@@ -317,6 +326,7 @@ class Catalogues:
                     out_of_reach[picture] = str(problem)
                 except UnusablePicture as problem:
                     reason = str(problem)
+                    in_vain[server] = 0
                 if reason:
                     found.problems += [PictureProblem(product_id, picture, reason) for product_id in products[picture]]
                 done += 1
@@ -403,13 +413,20 @@ async def what_is_wrong(database: Database, directory: Path, snapshot: Snapshot,
         await store.take_time(connection)
         places = await store.places(connection, snapshot.merchant_id, snapshot.number, snapshot.models)
     return await asyncio.to_thread(
-        damage, directory, snapshot.name, snapshot.models, snapshot.sha256, places, read_up_to=read_up_to
+        damage, directory, snapshot.name, snapshot.models, snapshot.sha256, snapshot.pictures, places, read_up_to=read_up_to
     )
 
 
 async def _move(connection: AsyncConnection, snapshot: Snapshot | None, name: str | None) -> None:
     if snapshot and name and name != snapshot.name:
         await store.move(connection, snapshot, name)
+
+
+async def _move_base(connection: AsyncConnection, draft: Draft, made: Snapshot) -> None:
+    """Where its directory was damaged and the one just made holds the same, it has that one, and the damaged one can go."""
+    base = await store.find(connection, draft.merchant_id, draft.base) if draft.base else None
+    if base and base.sha256 == made.sha256 and base.models == made.models:
+        await _move(connection, base, made.name)
 
 
 async def _current(connection: AsyncConnection, merchant_id: MerchantId) -> Snapshot | None:

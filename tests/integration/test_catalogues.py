@@ -587,7 +587,7 @@ async def test_a_damaged_directory_is_made_anew_by_whatever_uses_it(
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
-    # The first is as damaged as it was, and what is current is gone altogether.
+    # The first has the new directory as well; that is gone altogether then.
     back = await service.rollback(seller)
     assert back is not None and back.number == first.number and back.name != first.name
     assert await recognised(triton, back, 202) == "p202"
@@ -655,6 +655,15 @@ async def test_models_are_never_mixed(
     with pytest.raises(Misconfigured, match="cannot use the snapshot"):
         await models.open(str(old.snapshot.name))
     assert (await current(database, seller)).number == new.snapshot.number
+    # Features that come later are not in what was published without them, which is whole all the same, and stays as it was.
+    both = await imported(service, seller, packages(tmp_path, range(80, 82)))
+    assert (both.computed, both.snapshot.pictures, both.unrecognised) == (1, 2, 0)
+    back = await service.rollback(seller)
+    assert back is not None and (back.number, back.name) == (new.snapshot.number, new.snapshot.name)
+    assert service.directory is not None
+    flip(service.directory, back)
+    again = await service.publish(seller, back.number)
+    assert again.name != back.name and (again.sha256, again.pictures) == (back.sha256, 1)
 
 
 async def test_without_triton_nothing_changes(

@@ -10,7 +10,7 @@ import pytest
 from infra.triton.vision.features import Features
 from infra.triton.vision.snapshots import SnapshotRefused, open_snapshot
 from schemas.ids import MerchantId
-from streams.catalogues.directories import SnapshotWriter, Written, damage, remove_unused
+from streams.catalogues.directories import SnapshotWriter, Written, damage, listed, remove_unused
 from streams.catalogues.store import Entry, Models, Place
 
 MERCHANT = MerchantId("mer_01m825jf8weefs977g79aj1a64")
@@ -76,10 +76,12 @@ def test_what_is_damaged_shows(tmp_path: Path) -> None:
     made = written(tmp_path, *entries)
     manifest, blobs = (tmp_path / made.name / name for name in ("manifest.json", "features.bin"))
 
-    def found(places: list[Place] = places, models: Models = MODELS, read_up_to: int | None = None) -> str:
-        return damage(tmp_path, made.name, models, made.sha256, places, read_up_to=read_up_to) or "whole"
+    def found(known: list[Place] = places, models: Models = MODELS, pictures: int = 2, read_up_to: int | None = None) -> str:
+        return damage(tmp_path, made.name, models, made.sha256, pictures, known, read_up_to=read_up_to) or "whole"
 
-    assert found() == "whole"
+    assert found() == found([Place("cheese", "c" * 64, 100), *places]) == "whole", "of others features may come later"
+    assert listed(tmp_path, made.name, MODELS, made.sha256) == {*places}
+    assert "another manifest" in found(pictures=3)
     assert "another manifest" in found(places[:1]) and "another manifest" in found(models=Models("sift-1", "vit-1"))
     for path, change, said in (
         (manifest, lambda was: was.replace(b"bread", b"broad"), "another manifest"),
@@ -97,12 +99,13 @@ def test_what_is_damaged_shows(tmp_path: Path) -> None:
     for path in (blobs, manifest):
         path.unlink()
         assert "not there" in found()
-    assert "not there" in damage(tmp_path, "elsewhere", MODELS, made.sha256, places)  # type: ignore[operator]
+    assert "not there" in damage(tmp_path, "elsewhere", MODELS, made.sha256, 2, places)  # type: ignore[operator]
+    assert listed(tmp_path, made.name, MODELS, made.sha256) is None
 
 
 def test_what_has_no_pictures_is_whole(tmp_path: Path) -> None:
     made = written(tmp_path)
-    assert damage(tmp_path, made.name, MODELS, made.sha256, []) is None
+    assert damage(tmp_path, made.name, MODELS, made.sha256, 0, []) is None
 
 
 def test_what_is_not_finished_is_not_there(tmp_path: Path) -> None:
