@@ -4,7 +4,7 @@
 - A name is resolved when it is dialled, every address it has is checked, and one that was checked is dialled: a name that
   answers differently the second time gains nothing. TLS and the Host header keep the name.
 - Only https, and only public addresses, unless `allow_private` (development): then also http and this network's, but not
-  link-local ones, where clouds keep a machine's credentials.
+  link-local ones, where most clouds keep a machine's credentials.
 - Errors say what may have happened: Retryable before anything was sent, OutcomeUnknown after, Rejected for a refused address.
 
 Each call is a span that names the server and nothing else of the address: paths and queries hold keys now and then.

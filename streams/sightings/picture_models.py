@@ -140,9 +140,15 @@ class TritonPictureModels:
 
 
 async def _addresses(url: str) -> list[str]:
-    """All that a name stands for, each with its port: of a service in Kubernetes that has no address of its own, every pod's."""
-    there = urlsplit(f"//{url}")
-    found = await asyncio.get_running_loop().getaddrinfo(there.hostname, there.port, type=socket.SOCK_STREAM)
+    """All that a name stands for, each with its port: of a service in Kubernetes that has no address of its own, every pod's. What
+    is written in another form that gRPC knows, or cannot be looked up here, is one address."""
+    try:
+        there = urlsplit(f"//{url}")
+        if there.hostname is None or there.port is None:
+            return [url]
+        found = await asyncio.get_running_loop().getaddrinfo(there.hostname, there.port, type=socket.SOCK_STREAM)
+    except (OSError, ValueError):
+        return [url]
     hosts = dict.fromkeys(str(address[0]) for *_, address in found)
     return [f"[{host}]:{there.port}" if ":" in host else f"{host}:{there.port}" for host in hosts]
 

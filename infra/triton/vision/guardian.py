@@ -14,7 +14,7 @@ from pathlib import Path
 # dying. A number may have become another process's meanwhile: what is ended has to have the right name.
 _SCRIPT = """
 ended() { [ "$(cat /proc/$1/comm 2>/dev/null)" = "$2" ] && kill -"$3" "$1"; }
-{ tail --pid="$1" -f /dev/null; ended "$2" "$3" KILL; } </dev/null &
+{ tail --pid="$1" -f /dev/null && ended "$2" "$3" KILL; } </dev/null &
 cat >/dev/null
 ended "$1" tritonserver TERM
 """

@@ -198,7 +198,7 @@ async def test_refused_addresses(url: str) -> None:
         "64:ff9b::a9fe:a9fe",
     ],
 )
-async def test_development_reaches_its_own_network_and_no_clouds_metadata(address: str) -> None:
+async def test_development_reaches_its_own_network_and_nothing_link_local(address: str) -> None:
     url = f"http://[{address}]/" if ":" in address else f"http://{address}/"
     async with HttpClient(allow_private=True, resolve=at("127.0.0.1", address)) as client:
         for target in (url, "http://metadata.example/latest"):
