@@ -140,8 +140,8 @@ class TritonPictureModels:
 
 
 async def _addresses(url: str) -> list[str]:
-    """All that a name stands for, each with its port: of a service in Kubernetes that has no address of its own, every pod's. What
-    is written in another form that gRPC knows, or cannot be looked up here, is one address."""
+    """All that a name stands for, each with its port: of a service in Kubernetes that has no address of its own, every pod's.
+    What is written in another form that gRPC knows, or cannot be looked up here, is one address."""
     try:
         there = urlsplit(f"//{url}")
         if there.hostname is None or there.port is None:
