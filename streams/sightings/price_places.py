@@ -103,9 +103,12 @@ def place(line: Line, ways: Habits, turn: Turn, size: tuple[int, int]) -> Placed
 
 
 def _box(corners: Corners, turn: Turn) -> Box:
-    """The mean of two corners each: a line in perspective is not as high as its highest and lowest corner."""
+    """The mean of two corners each: a line in perspective is not as high as its highest and lowest corner. Where other lines turn
+    the tag, this one may lie on its head."""
     one, two, three, four = (turn.apply(corner) for corner in corners)
-    return (one[0] + four[0]) / 2, (one[1] + two[1]) / 2, (two[0] + three[0]) / 2, (four[1] + three[1]) / 2
+    left, right = sorted(((one[0] + four[0]) / 2, (two[0] + three[0]) / 2))
+    top, bottom = sorted(((one[1] + two[1]) / 2, (four[1] + three[1]) / 2))
+    return left, top, right, bottom
 
 
 _BELOW = 0.75  # of a product's height
@@ -184,7 +187,7 @@ def joined(lines: Sequence[Placed], ways: Habits) -> list[Found]:
             value = whole.value + Decimal(cents[2]) / 100
             sign = whole.sign or sign_of(cents[1] or cents[3])
             amount = replace(whole, value=value, sign=sign, decimals=2, ended=True, round=False)
-            box = (line.box[0], line.box[1], small.box[2], line.box[3])
+            box = (min(line.box[0], small.box[0]), line.box[1], max(line.box[2], small.box[2]), line.box[3])
             sure = min(_sure(line, whole), small.confidence)
             found.append(Found(amount, box, line.height, sure, line.at_edge or small.at_edge))
             used |= {id(line), id(small)}

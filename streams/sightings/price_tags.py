@@ -93,7 +93,11 @@ def read(
         for line in placed
         if _within_reach(line.box, main.box, largest) and (nearest(line.box, rivals) is main or apart(line.box, main.box) == 0)
     ]
-    found = [each for each in found if _within_reach(each.box, main.box, largest) and nearest(each.box, rivals) is main]
+    found = [
+        each
+        for each in found
+        if each is main or (_within_reach(each.box, main.box, largest) and nearest(each.box, rivals) is main)
+    ]
     answer = _tag(main, found, placed, ways)
     least = thresholds.shipped().price_tag.least_confidence if least_confidence is None else least_confidence
     if isinstance(answer, PriceTag) and answer.confidence < least:
@@ -300,4 +304,4 @@ def _missing(amount: Amount, currency: str) -> float:
         return 4.0 if run_together and currency in _RAISED else 0.0
     if amount.round:
         return 1.0
-    return 2.0 if amount.value < 100 else 5.0
+    return 1.0 if amount.value < 100 else 5.0

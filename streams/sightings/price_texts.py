@@ -62,7 +62,8 @@ class Amount:
     """A number that may be a price. `value` is in major units. `sign`: a currency's code, or `$`, `¥` or `kr`, which several
     have. `decimals`: how many digits were written behind the separator. `ended`: written so that nothing can be missing behind
     it, as 1,99 or 30:- or 5 € are; `round`: and that it surely has no cents, as 30:- and 1,280 have none. `perhaps_time`: or a
-    date, as 14.30. `per`: of the goods, where it is a unit price; `pieces`: of Part.SEVERAL."""
+    date, as 14.30 where prices have commas. `per`: of the goods, where it is a unit price; `pieces`: of Part.SEVERAL, None
+    where it is what each of them costs."""
 
     value: Decimal
     sign: str | None
@@ -139,6 +140,7 @@ class _Words:
     up_to: re.Pattern[str]
     second: re.Pattern[str]
     half: re.Pattern[str]
+    starts: re.Pattern[str]
     signs: Mapping[str, str]
     minor_signs: Mapping[str, str]
 
@@ -147,6 +149,7 @@ class _Words:
 def _words() -> _Words:
     data: dict[str, Any] = json.loads((Path(__file__).parent / "price_words.json").read_text(encoding="utf-8"))
     part_of = {fold(word): part for part in WORDED for word in data[part]}
+    part_of |= {fold(word): Part.OPEN for word in data["starts"]}
     units: dict[str, tuple[Decimal, str]] = {}
     for name, (factor, unit, *others) in data["units"].items():
         units |= {fold(word): (Decimal(factor), unit) for word in (name, *others)}
@@ -154,6 +157,11 @@ def _words() -> _Words:
     minor = {fold(sign): code for sign, code in data["minor_signs"].items()}
     unit = _any(units)
     before, after = _any(signs), _any({**signs, **minor})
+    # An amount with cents or a sign, and no size.
+    money = (
+        rf"(?:{before}\s?\d|(?:\d{{1,3}}(?: \d{{3}})+|\d+)"
+        rf"(?:[.,:]\d\d(?!\d|\s?{unit})|\s?[.,:]?\s?-|\s?{after}))"
+    )
     # Grouped, with decimals, whole with a dash, the sign in place of the separator, whole.
     number = (
         r"\d{1,3}(?:[.,' ]\d{3})+(?:[.,:]\d{2}|[.,:]?\s?-{1,2})?|-\s?[.,]\s?\d{2}"
@@ -166,7 +174,7 @@ def _words() -> _Words:
             rf"(?:(?P<before>{before})\s?)?(?<![\d.,:])(?P<number>{number})(?![\d])(?:\s?(?P<after>{after}))?", re.ASCII
         ),
         goods=re.compile(
-            rf"(?<![\d.,])(?:(?P<times>\d{{1,2}})\s?[x×*]\s?)?(?P<value>\d{{1,6}}(?:[.,]\d{{1,4}})?)\s?(?P<unit>{unit})"
+            rf"(?<![\d.,])(?:(?P<times>\d{{1,2}})\s?[x×*]\s?)?(?P<value>\d{{1,6}}(?:[.,]\d{{1,4}})?)\s?(?P<unit>{unit})(?!')"
             rf"|(?<![\d.,])(?P<litres>\d{{1,2}}(?:[.,]\d{{1,2}})?)\s?[1i|!](?=\s?=|\s*$)",
             re.ASCII,
         ),
@@ -175,23 +183,27 @@ def _words() -> _Words:
         per=re.compile(rf"\s?(?:{_any(data['per'])})\s?"),
         per_unit=re.compile(rf"(?:{_any(signs)})?\s?/\s?(?:\d{{1,4}}\s?)?(?P<unit>{unit})\.?", re.ASCII),
         several=re.compile(
-            rf"(?<![\d.,])(?P<pieces>\d{{1,2}})\s?(?:st|stk|stuck|x)?\.?\s?(?:{_any(data['for'])}|(?=[件個个点])[件個个点]|/(?=\s?(?:{before})))"
+            rf"(?<![\d.,第])(?<!第 )(?P<pieces>\d{{1,2}})\s?(?:st|stk|stuck|x)?\.?\s?"
+            rf"(?:{_any(data['for'])}|[件個个点](?!目)|/(?=\s?(?:{before})))"
             rf"|(?<![\d.,])(?P<got>[2-9])\s?x\s?(?P<paid>[1-8])(?!\s?(?:{unit})|[\d.,])"
-            rf"|(?<![\d.,])(?P<of>\d{{1,2}})\s?(?:st|stk|stuck|styck|pz|per|a)\.?(?=\s?(?:{before})?\s?\d)"
-            r"|(?<![a-z])(?:les|lot de|par|ab|from|fran|fra)\s(?P<set>\d{1,2})"
-            rf"(?=\s?:?\s?(?:{before})?\s?\d|\s(?:st|stk|stuck)(?![a-z]))",
+            rf"|(?<![\d.,])(?P<of>\d{{1,2}})\s?(?:st|stk|stuck|styck|pz|per)\.?(?=\s?{money})"
+            rf"|(?<![a-z])(?:les|lot de)\s(?P<set>\d{{1,2}})(?=\s?:?\s?{money}|\s(?:st|stk|stuck)(?![a-z]))"
+            rf"|(?<![\d.,])(?P<at>\d{{1,2}})\s?a(?=\s?{money})"
+            rf"|(?<![a-z])(?:par|ab|from|fran|fra)\s(?P<least>\d{{1,2}})(?=\s?:?\s?{money}|\s(?:st|stk|stuck)(?![a-z]))",
             re.ASCII,
         ),
         bought=tuple(_bought(words) for words in data["bought"]),
         percent=re.compile(
-            rf"-\s?(?P<minus>\d{{1,2}})\s?%|(?P<plain>\d{{1,2}})\s?%\s?(?:{_any(data['off'])})|(?P<tenths>\d(?:\.\d)?)\s?折"
-            rf"|(?<!\d)(?P<parts>\d)\s?割引",
+            rf"-\s?(?P<minus>\d{{1,2}})\s?%|(?<![\d.,])(?P<plain>\d{{1,2}})\s?%\s?(?:{_any(data['off'])})"
+            rf"|(?<![\d.])(?P<tenths>\d\.\d|[1-9]{{1,2}})\s?折|(?<!\d)(?P<parts>\d)\s?割引",
             re.ASCII,
         ),
         off=re.compile(_any(data["off"])),
         up_to=re.compile(_any(data["up_to"])),
-        second=re.compile(_any(data["second"])),
+        # Not the 12th, nor 90 seconds.
+        second=re.compile(rf"(?<!\d)(?<!(?<![.,]\d)\d ){_any(data['second'])}"),
         half=re.compile(_any(data["half"])),
+        starts=re.compile(_any(data["starts"])),
         signs=signs,
         minor_signs=minor,
     )
@@ -230,9 +242,10 @@ _NO_AMOUNT = re.compile(
 
 def read_line(text: str, ways: Habits) -> Content:
     """What the line says. Never fails: what is not understood is left out."""
-    words, folded = _words(), fold(text[:_LONGEST])
+    words, folded = _words(), fold(text[:_LONGEST])[:_LONGEST]
     rest = _NO_AMOUNT.sub(lambda match: "\0" * len(match.group()), folded)
-    percent, rest = _percent(rest)
+    promised, rest = _percent(rest)
+    percent = promised
     several, paid_for, rest = _several(rest)
     unit_prices, rest = _unit_prices(rest, ways)
     goods, if_litres, rest = _goods(rest)
@@ -255,18 +268,22 @@ def read_line(text: str, ways: Habits) -> Content:
     elif percent:
         off = next((part for _, part in parts if part in {Part.CARD, Part.MEMBERS, Part.COUPON}), off)
         percent = None if words.up_to.search(folded) else percent
-    pieces = None
+    label, pieces = Part.OPEN if _is_per_unit(folded) else _label(rest, parts), None
     if several:
-        behind = [amount for amount in amounts if amount.span[0] >= several[1] and amount.part is not Part.UNIT]
-        if behind and paid_for is None and behind[0].sign is None and behind[0].value < several[0] and behind[0].decimals == 0:
-            paid_for = (several[0], int(behind[0].value)) if behind[0].value > 0 else None
+        pieces, end = several
+        behind = [amount for amount in amounts if amount.span[0] >= end and amount.part is not Part.UNIT]
+        if len(behind) == 1 and (_EACH.search(folded) or any(part is Part.EACH for _, part in parts)):
+            pieces = None
+        if behind and pieces and behind[0].sign is None and behind[0].value < pieces and behind[0].decimals == 0:
+            paid_for = (pieces, int(behind[0].value)) if behind[0].value > 0 else None
             amounts = tuple(amount for amount in amounts if amount is not behind[0])
         elif behind:
-            bought = replace(behind[0], part=Part.SEVERAL, pieces=several[0])
+            bought = replace(behind[0], part=Part.SEVERAL, pieces=pieces)
             amounts = tuple(bought if amount is behind[0] else amount for amount in amounts)
         else:
-            pieces = several[0]
-    label = Part.SEVERAL if pieces else Part.OPEN if _is_per_unit(folded) else _label(rest, parts)
+            label = Part.SEVERAL
+    elif promised:
+        label = None  # a percentage is what these words promise, not the price beside it
     return Content(
         folded=folded,
         amounts=amounts,
@@ -280,6 +297,7 @@ def read_line(text: str, ways: Habits) -> Content:
     )
 
 
+_EACH = re.compile(r"/\s?(?:st|stk|stuck|pz|ea)(?![a-z])")
 _CHANGE = re.compile(r"(?:^\s*[-+]\s?|(?<![\w,.:])[-+])$")
 _TIMES = re.compile(r"(?<!\d)\d{1,2}\s?[x×*]\s?$")
 
@@ -303,14 +321,16 @@ def _percent(text: str) -> tuple[int | None, str]:
     if match is None:
         return None, text
     if match["tenths"]:
-        percent = int(100 - Decimal(match["tenths"]) * 10)
+        tenths = match["tenths"]
+        percent = 100 - int(tenths.replace(".", "").ljust(2, "0"))  # 85折 is 8.5折: 85 % are paid
     else:
         percent = int(match["minus"] or match["plain"] or 10 * int(match["parts"]))
     return percent if 1 <= percent <= 99 else None, _blank(text, match.span())
 
 
-def _several(text: str) -> tuple[tuple[int, int] | None, tuple[int, int] | None, str]:
-    """(pieces, where the line goes on behind it), (pieces got, pieces paid for), and the rest of the line."""
+def _several(text: str) -> tuple[tuple[int | None, int] | None, tuple[int, int] | None, str]:
+    """(pieces, where the line goes on behind it), (pieces got, pieces paid for), and the rest of the line. Pieces are None where
+    an amount behind them is that of each, as from two on."""
     words = _words()
     for bought in filter(None, (pattern.search(text) for pattern in words.bought)):
         said = {name: int(value) if value.isdecimal() else _NUMERALS[value] for name, value in bought.groupdict().items()}
@@ -323,10 +343,10 @@ def _several(text: str) -> tuple[tuple[int, int] | None, tuple[int, int] | None,
     if match["got"]:
         got, paid = int(match["got"]), int(match["paid"])
         return None, (got, paid) if paid < got else None, _blank(text, match.span()) if paid < got else text
-    pieces = int(match["pieces"] or match["of"] or match["set"])
-    if not 2 <= pieces <= 12:
+    for_all, for_each = match["pieces"] or match["of"] or match["set"], match["at"] or match["least"]
+    if not 2 <= int(for_all or for_each) <= 12:
         return None, None, text
-    return (pieces, match.end()), None, _blank(text, match.span())
+    return (int(for_all) if for_all else None, match.end()), None, _blank(text, match.span())
 
 
 # A lone l looks like a 1, an I or a stroke, and behind a stroke like nothing at all.
@@ -402,6 +422,8 @@ def _amount(match: re.Match[str], ways: Habits) -> Amount | None:
     number, before, after = match["number"], match["before"], match["after"]
     inner = re.fullmatch(r"(\d+)\s?(€|£|\$|kr)\s?(\d{2})", number)
     if inner:
+        if number[-3].isspace() and re.match(r"\s?[^\W\d]", match.string[match.end("number") :]):
+            return None  # 1 € 99, or 3 € for 20 of them
         number, before = f"{inner[1]}.{inner[3]}", before or inner[2]
     cents_only = re.fullmatch(r"-\s?[.,]\s?(\d{2})", number)
     if cents_only:
@@ -439,11 +461,11 @@ def _amount(match: re.Match[str], ways: Habits) -> Amount | None:
         len(cents) == 2 or dashed or bool(after),
         match.span(),
         round=whole_only,
-        perhaps_time=bool(_PERHAPS_TIME.fullmatch(number)),
+        perhaps_time=ways.decimal != "." and bool(_PERHAPS_TIME.fullmatch(number)),
     )
 
 
-_PERHAPS_TIME = re.compile(r"(?:[01]?\d|2[0-4])[.:][0-5]\d|(?:[0-2]?\d|3[01])\.(?:0\d|1[0-2])")
+_PERHAPS_TIME = re.compile(r"(?:[01]\d|2[0-4])[.:][0-5]\d|\d[.:][03]0|(?:[0-2]\d|3[01])\.(?:0\d|1[0-2])")
 
 
 def _with_part(amount: Amount, all_amounts: list[Amount], parts: list[tuple[Span, Part]]) -> Amount:
@@ -476,6 +498,9 @@ def _label(text: str, parts: list[tuple[Span, Part]]) -> Part | None:
     letters = sum(character.isalpha() for character in text)
     named = sum(character.isalpha() for span, _ in parts for character in text[slice(*span)])
     if not letters or named < 0.6 * letters:
+        return None
+    # From 18 years on, from 10 o'clock: that says nothing about the price. From, and nothing else, does.
+    if any(_words().starts.fullmatch(text[slice(*span)]) for span, _ in parts) and (named < letters or "\0" in text):
         return None
     strong: list[Part] = [part for _, part in parts if part is not Part.NOW]
     return (strong or [part for _, part in parts])[-1]

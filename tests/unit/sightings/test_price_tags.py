@@ -16,6 +16,7 @@ from schemas.recognition import Condition, Measure, Point, PriceTag
 from streams.sightings import price_tags, thresholds
 from streams.sightings.price_places import belongs
 from streams.sightings.price_tags import Abstention, Reason
+from streams.sightings.price_texts import habits, read_line
 from streams.sightings.triton import Line, Text
 
 SIZE = (640, 480)
@@ -80,6 +81,14 @@ def reason(region: str | None, *rows: At, **more: Any) -> Reason:
         ("JP", "¥12.80", None),
         ("GB", "£1.20", "1.20 GBP"),
         ("GB", "99p", "0.99 GBP"),
+        ("GB", "£45", "45.00 GBP"),
+        ("DE", "5 €", "5.00 EUR"),
+        ("DE", "2.49", "2.49 EUR"),
+        ("GB", "1.25", "1.25 GBP"),
+        ("US", "12.49", "12.49 USD"),
+        ("CN", "12.50", "12.50 CNY"),
+        ("CH", "3.50", "3.50 CHF"),
+        ("FR", "1 € 99", "1.99 EUR"),
         ("GB", "£1,299.00", "1299.00 GBP"),
         ("US", "$2.49", "2.49 USD"),
         ("US", "99¢", "0.99 USD"),
@@ -135,6 +144,12 @@ def test_a_price_is_read_as_its_region_writes_it(region: str | None, text: str, 
         ("GB", "9.00am"),
         ("DE", "14.30"),
         ("SE", "17.10"),
+        ("DE", "9.00"),
+        ("DE", "3 € 20 Beutel"),
+        ("FR", "1 € 99 l'unité"),
+        ("DE", "150 €"),
+        ("SE", "100 kr"),
+        ("DE", "nur 25"),
         ("DE", "1,99 - 2,49 €"),
         ("DE", "-1,00 €"),
         ("GB", "-£1.00"),
@@ -274,7 +289,7 @@ def test_what_does_not_agree_with_its_unit_price_is_not_told() -> None:
     ("region", "rows", "price", "was", "conditions"),
     [
         ("DE", (("statt 2,49", 60, 200, 30), ("1,99 €", 250, 180, 90)), 199, 249, ()),
-        ("DE", (("UVP 2,49 €", 60, 200, 30), ("-20%", 60, 100, 50), ("1,99 €", 250, 180, 90)), 199, 249, ({"percent": 20},)),
+        ("DE", (("UVP 2,49 €", 60, 200, 30), ("-20%", 60, 100, 50), ("1,99 €", 250, 180, 90)), 199, 249, ({"percent_off": 20},)),
         ("ES", (("Antes 2,49 €", 60, 140, 30), ("1,99 €", 250, 200, 90)), 199, 249, ()),
         ("GB", (("WAS £6.49", 60, 140, 40), ("NOW £5.49", 60, 220, 80)), 549, 649, ()),
         ("CN", (("¥ 40", 60, 140, 90), ("原价 ¥61", 60, 280, 40)), 4000, 6100, ()),
@@ -327,6 +342,23 @@ def test_what_does_not_agree_with_its_unit_price_is_not_told() -> None:
         ("GB", (("max 3 per customer", 60, 400, 30), ("£1.99", 60, 200, 90)), 199, None, ()),
         ("DE", (("1,99 €", 250, 200, 90), ("zzgl. Pfand 0,25 €", 60, 320, 25)), 199, None, ()),
         ("JP", (("198円", 100, 100, 90), ("税込 213円", 300, 220, 60)), 213, None, ()),
+        ("DE", (("mit Kundenkarte -20%", 60, 110, 30), ("2,00 €", 60, 200, 90)), 200, None, ({"card percent": 20},)),
+        ("SE", (("20,00 kr", 60, 110, 90), ("Medlem -20%", 60, 260, 40)), 2000, None, ({"members percent": 20},)),
+        ("FR", (("12e anniversaire -20%", 60, 110, 30), ("2,00 €", 60, 200, 90)), 200, None, ({"percent_off": 20},)),
+        ("GB", (("ready in 90 second half price", 60, 110, 30), ("£2.00", 60, 200, 90)), 200, None, ()),
+        ("GB", (("£2.00 2nd half price", 60, 200, 40),), 200, None, ({"2": 300},)),
+        (
+            "CN",
+            (("第2件半价", 60, 60, 40), ("¥19.90", 60, 150, 90), ("原价 24.90", 60, 300, 30)),
+            1990,
+            2490,
+            ({"2": 2985},),
+        ),
+        ("CN", (("85折", 60, 110, 40), ("¥9.90", 60, 200, 90)), 990, None, ({"percent_off": 15},)),
+        ("CN", (("8.5折", 60, 110, 40), ("¥9.90", 60, 200, 90)), 990, None, ({"percent_off": 15},)),
+        ("CN", (("8折", 60, 110, 40), ("¥9.90", 60, 200, 90)), 990, None, ({"percent_off": 20},)),
+        ("DE", (("33,5% billiger", 60, 110, 40), ("2,00 €", 60, 200, 90)), 200, None, ()),
+        ("DE", (("33% billiger", 60, 110, 40), ("2,00 €", 60, 200, 90)), 200, None, ({"percent_off": 33},)),
     ],
 )
 def test_words_say_what_an_amount_is(
@@ -341,9 +373,72 @@ def test_words_say_what_an_amount_is(
 
 def _short(condition: Condition) -> dict[str, int | None]:
     if condition.percent:
-        return {"percent": condition.percent}
+        return {condition.kind if condition.kind == "percent_off" else f"{condition.kind} percent": condition.percent}
     name = str(condition.pieces) if condition.kind == "multi_buy" else condition.kind
     return {name: condition.total.minor if condition.total else None}
+
+
+@pytest.mark.parametrize(
+    ("region", "size", "price", "regular"),
+    [
+        ("SE", "6 st 63 g", "29,90 kr", "Ord pris 34,90 kr"),
+        ("DE", "3 à 250 ml", "1,99 €", "statt 2,49 €"),
+        ("DE", "3 à 1,25 l", "1,99 €", "statt 2,49 €"),
+        ("DE", "5 Stk 20 g", "1,99 €", "statt 2,49 €"),
+        ("DE", "10 St. 1er", "1,99 €", "statt 2,49 €"),
+        ("FR", "lot de 6 33 cl", "1,99 €", "ancien prix 2,49 €"),
+        ("FR", "les 6 75 cl", "1,99 €", "ancien prix 2,49 €"),
+        ("IT", "6 pz 63 g", "1,99 €", "anziché 2,49 €"),
+        ("GB", "10 per 100g", "£1.99", "was £2.49"),
+        ("GB", "10 per 1", "£1.99", "was £2.49"),
+    ],
+)
+def test_the_size_of_a_pack_is_no_promise(region: str, size: str, price: str, regular: str) -> None:
+    rows = (size, 200, 100, 30), (price, 200, 170, 90), (regular, 200, 300, 30)
+    plain, reduced = tag(region, *rows[:2]), tag(region, *rows)
+    assert plain.price == reduced.price
+    assert str(reduced.price.major).replace(".", ",") in price.replace(".", ",")
+    assert reduced.was is not None
+    assert (plain.conditions, reduced.conditions) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("region", "price", "promise"),
+    [
+        ("DE", "1,79 €", "ab 2 Stück je 1,49 €"),
+        ("DE", "1,79 €", "ab 2 Stück 1,49 €"),
+        ("DE", "1,99 €", "3 à 1,89 €"),
+        ("DE", "1,79 €", "2 für je 1,49 €"),
+        ("GB", "£1.79", "from 2 £1.49 each"),
+        ("SE", "19,90 kr", "Från 2 st 15,00/st"),
+        ("FR", "1,79 €", "par 2 : 1,49 € l'unité"),
+    ],
+)
+def test_what_each_of_several_costs_is_not_what_they_cost_together(region: str, price: str, promise: str) -> None:
+    seen = tag(region, (price, 200, 170, 90), (promise, 200, 300, 30))
+    assert str(seen.price.major).replace(".", ",") in price.replace(".", ",")
+    assert seen.conditions == ()
+
+
+@pytest.mark.parametrize(
+    ("region", "price", "text"),
+    [
+        ("DE", "9,99 €", "ab 18 Jahren"),
+        ("DE", "9,99 €", "ab 23.11."),
+        ("DE", "9,99 €", "ab Montag"),
+        ("GB", "£9.99", "from 6 months"),
+        ("FR", "9,99 €", "dès 18 mois"),
+        ("IT", "9,99 €", "da 500 g"),
+        ("JP", "999円", "10時より"),
+    ],
+)
+def test_from_an_age_a_day_or_a_weight_on_is_not_from_a_price_on(region: str, price: str, text: str) -> None:
+    assert str(tag(region, (price, 200, 170, 90), (text, 200, 300, 30)).price.major) in {"9.99", "999"}
+
+
+@pytest.mark.parametrize(("region", "price", "text"), [("DE", "9,99 €", "ab"), ("CN", "¥199", "起"), ("DE", "9,99 €", "mtl.")])
+def test_from_alone_leaves_the_price_open(region: str, price: str, text: str) -> None:
+    assert reason(region, (price, 200, 170, 90), (text, 200, 300, 30)) is Reason.NO_PRICE
 
 
 def test_a_promise_without_a_price_for_one_is_no_price() -> None:
@@ -388,6 +483,27 @@ def test_a_tilted_tag_is_read_like_a_level_one() -> None:
     answer = price_tags.read(tilted, size=SIZE, region="SE")
     assert isinstance(answer, PriceTag)
     assert (answer.price.minor, answer.conditions[0].pieces) == (1990, 2)
+
+
+def _on_its_head(upright: Line) -> Line:
+    one, two, three, four = upright.corners
+    return Line(text=upright.text, confidence=upright.confidence, corners=(three, four, one, two))
+
+
+@pytest.mark.parametrize("width", [160, 300, 450])
+def test_a_price_among_longer_lines_on_their_heads_is_read(width: float) -> None:
+    heads = [_on_its_head(line("product of Sweden, as nice as it can be", 20, top, 30)) for top in (10, 400)]
+    price = Line(text="198円", confidence=0.99, corners=box(100, 170, 100 + width, 250))
+    answer = price_tags.read([*heads, price], size=SIZE, region="JP")
+    assert isinstance(answer, PriceTag)
+    assert answer.price == Money.of(198, "JPY")
+    assert answer.corners == price.corners
+
+
+def test_a_long_line_is_cut_after_folding_too() -> None:
+    folded = "㍿" * 200  # four characters each
+    assert isinstance(read("JP", (folded, 0, 100, 20)), Abstention)
+    assert len(read_line(folded, habits("JP")).folded) == 200
 
 
 def test_an_uncertain_digit_lowers_the_confidence() -> None:
@@ -496,3 +612,25 @@ def test_nothing_crashes_and_no_price_is_invented(lines: list[Line], region: str
     in_one = any(form in text for form in forms for text in written)
     in_two = whole in written and any(text.endswith(cents) for text in written)
     assert in_one or in_two
+
+
+_POINTS = st.tuples(st.integers(0, 640), st.integers(0, 480))
+_UPRIGHT = st.builds(
+    lambda left, top, width, height: box(left, top, left + width, top + height),
+    st.integers(0, 300),
+    st.integers(0, 440),
+    st.integers(50, 340),
+    st.integers(5, 40),
+)
+_ANYWHERE = st.builds(
+    lambda text, corners, head: (_on_its_head if head else Line.model_copy)(Line(text=text, confidence=0.99, corners=corners)),
+    st.sampled_from(["198円", "1,99 €", "99", "19:90", "2 för 30:-", "statt", "€", "1 kg = 3,98 €"]),
+    st.one_of(_UPRIGHT, _UPRIGHT, st.tuples(_POINTS, _POINTS, _POINTS, _POINTS)),
+    st.booleans(),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(_ANYWHERE, min_size=1, max_size=6), st.sampled_from(["DE", "SE", "JP"]))
+def test_lines_that_lie_in_any_direction_crash_nothing(lines: list[Line], region: str) -> None:
+    price_tags.read(lines, size=SIZE, region=region, least_confidence=0)
